@@ -1,0 +1,100 @@
+"""What a journal record is: its columns, its canonical JSON and its link in a writer's hash chain.
+
+Knows nothing of connections, transactions or what a payload means.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import DDL, BigInteger, Column, MetaData, String, Table, Text, event
+
+from market.errors import InputError
+
+KINDS: Final = ("decision", "outcome", "narrative", "model")
+GENESIS: Final = "0" * 64  # what the first record of every writer is chained to
+FORMAT: Final = "ballast-journal-1"  # part of every hash, so that a later format cannot pass for this one
+
+metadata = MetaData()
+records = Table(
+    "records",
+    metadata,
+    Column("writer", String(128), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(32), nullable=False),
+    Column("record_id", String(200), nullable=False, unique=True),
+    Column("time", BigInteger, nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
+# Against accidents only: whoever owns the file can drop a trigger, and then the hash chain tells.
+for _change in ("UPDATE", "DELETE"):
+    _trigger = (
+        f"CREATE TRIGGER records_refuse_{_change.lower()} BEFORE {_change} ON records "
+        "BEGIN SELECT RAISE(ABORT, 'journal records are append-only'); END"
+    )
+    _statement = DDL(_trigger)  # type: ignore[no-untyped-call]  # SQLAlchemy leaves this one constructor untyped
+    event.listen(records, "after_create", _statement.execute_if(dialect="sqlite"))
+
+
+@dataclass(frozen=True)
+class Record:
+    """One journaled fact. `sequence` counts from 1 per writer; `time` is in nanoseconds since 1970, UTC.
+
+    `previous` is the hash of the same writer's record before this one (`GENESIS` for the first), `hash`
+    covers all other fields. A record's place is given by its sequence, never by its time: clocks may step
+    backwards.
+    """
+
+    writer: str
+    sequence: int
+    kind: str
+    record_id: str
+    time: int
+    payload: Mapping[str, Any]
+    previous: str
+    hash: str
+
+
+def canonical(payload: Mapping[str, Any], field: str = "payload") -> str:
+    """The one JSON text of `payload`: sorted keys, no spaces, ASCII, shortest floats that read back the same.
+
+    NaN, infinity, keys that are no strings and values JSON has no type for raise `InputError`, naming the
+    place below `field`.
+    """
+    if not isinstance(payload, Mapping):
+        raise InputError(field, payload, "give a mapping of names to JSON values")
+    _check_json(dict(payload), field)
+    return json.dumps(dict(payload), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _check_json(value: object, field: str) -> None:
+    """Refuse what `json.dumps` would refuse without saying where, or would change in silence."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InputError(field, value, "give a finite number, or leave the value out")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise InputError(field, key, "give a string as key")
+            _check_json(item, f"{field}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check_json(item, f"{field}[{index}]")
+    elif not (value is None or isinstance(value, str | int)):
+        raise InputError(field, value, "give a string, number, boolean, null, list or mapping")
+
+
+def chained_hash(
+    writer: str, sequence: int, kind: str, record_id: str, time: int, payload: str, previous: str
+) -> str:
+    """The SHA-256 (hex) of a record whose payload is the canonical text `payload`."""
+    fields = [FORMAT, writer, sequence, kind, record_id, time, payload, previous]
+    return hashlib.sha256(json.dumps(fields, separators=(",", ":")).encode()).hexdigest()
