@@ -1,0 +1,102 @@
+"""The observation of a sizing policy, composed once for training, evaluation and serving.
+
+Knows nothing of where its parts come from. docs/observation.md gives each field's window and source.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from envs.guardrails import LARGEST_SIZE, Account, Limits
+
+Floats = npt.NDArray[np.float64]
+
+OBSERVATION_FIELDS: Final = (
+    "trend_strength",
+    "volatility_regime",
+    "momentum_score",
+    "signal_confidence",
+    "entry_quality",
+    "risk_reward_ratio",
+    "current_exposure_pct",
+    "win_rate_recent",
+    "drawdown_pct",
+    "max_position_pct",
+    "remaining_daily_risk",
+    "session_left",
+)
+MARKET_COLUMNS: Final = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    7,
+)  # known from the signal stream alone; the others move with the account
+CAP_COLUMN: Final = OBSERVATION_FIELDS.index("max_position_pct")
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that a policy may look at, for N accounts with one pending signal each."""
+
+    observation: npt.NDArray[np.float32]  # [N, 12]
+    mask: npt.NDArray[np.bool_]  # [N, 6], legal tiers
+    cap: Floats  # [N], largest allowed multiplier
+    probability: Floats  # [N, J], the outcome model's p over bins of R
+    outcome_r: Floats  # [J], gross R of each bin
+    cost_r: Floats  # [N], fixed costs in R
+    impact_r: Floats  # [N], size-dependent slippage at 1x in R
+    volatility_ratio: Floats  # [N], atr_ratio over its training median
+    settled_kelly: Floats  # [N], Kelly fraction of the last settled signals, NaN while too few
+    k: float  # Kelly divisor of the utility
+    base_risk: float
+
+
+def market_observation(
+    signal_fields: Floats, confidence: Floats, win_rate: Floats
+) -> npt.NDArray[np.float32]:
+    """The observation with the account's five columns still zero: float32[n, 12].
+
+    `signal_fields`: float64[n, 6] of signals.fields; `confidence`: float64[n], calibrated probability of a
+    win, which takes the place of the rule's own confidence; `win_rate`: float64[n], recent share of winners
+    among settled signals.
+    """
+    rows = np.zeros((len(signal_fields), len(OBSERVATION_FIELDS)), dtype=np.float32)
+    rows[:, :3] = signal_fields[:, :3]
+    rows[:, 3] = confidence
+    rows[:, 4:6] = signal_fields[:, 4:6]
+    rows[:, 7] = win_rate
+    return rows
+
+
+def observe(
+    market: npt.NDArray[np.float32],
+    account: Account,
+    cap: Floats,
+    limits: Limits,
+    session_left: npt.ArrayLike,
+) -> npt.NDArray[np.float32]:
+    """The full observation, float32[N, 12]: `market` rows of `market_observation` with the account's columns
+    filled.
+    """
+    rows = market.copy()
+    equity, peak = (
+        np.asarray(account.equity, dtype=np.float64),
+        np.asarray(account.peak_equity, dtype=np.float64),
+    )
+    drawdown = 1.0 - equity / np.maximum(peak, equity)
+    rows[:, 6] = np.clip(_share(account.open_risk, limits.max_exposure), 0.0, 1.0)
+    rows[:, 8] = np.clip(drawdown / limits.max_drawdown, 0.0, 1.0)
+    rows[:, 9] = cap / LARGEST_SIZE
+    rows[:, 10] = np.clip(1.0 - _share(account.daily_risk_used, limits.max_daily_risk), 0.0, 1.0)
+    rows[:, 11] = session_left
+    return rows
+
+
+def _share(used: npt.ArrayLike, limit: float) -> Floats:
+    """Used over limit; a limit of zero counts as used up."""
+    return np.asarray(used, dtype=np.float64) / limit if limit > 0 else np.ones_like(used, dtype=np.float64)

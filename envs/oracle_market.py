@@ -1,0 +1,127 @@
+"""A synthetic signal stream whose outcome law is known exactly, so that the best possible sizing is known
+too.
+
+Declares: z, the volatility regime (0 calm, 1 normal, 2 turbulent); rr, the reward-to-risk ratio of a signal.
+Knows nothing of learning: a policy that claims skill is scored against the optimum here. Momentum changes its
+sign with the regime, so that no policy linear in the fields comes near.
+"""
+
+from dataclasses import replace
+from typing import Final, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from envs.guardrails import SIZES, Limits
+from envs.observation import OBSERVATION_FIELDS
+from envs.signal_table import RewardName, SignalTable, signal_table
+from envs.sizing_env import NANOSECONDS_PER_DAY, Session
+from market.errors import ConfigError
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+Task = Literal["L1"]  # myopic: no limit ever binds, every signal is a problem of its own
+
+BASE_RISK: Final = 0.01
+K: Final = 11.0  # makes 1x the optimum of the median good signal at edge 1
+SIGNALS_PER_DAY: Final = 6
+FIRST_DAY: Final = 1_577_836_800 * 10**9  # 2020-01-01 UTC; any day will do
+REGIME_STAYS: Final = 0.9
+BASE_LOG_ODDS: Final[Floats] = np.array([0.42, 0.20, 0.02])  # by regime, at edge 1
+MOMENTUM_SLOPE: Final[Floats] = np.array([0.4, 0.0, -0.4])  # by regime, at edge 1
+CONFIDENCE: Final = OBSERVATION_FIELDS.index("signal_confidence")
+
+
+def market(task: Task, signals: int, edge: float, seed: int, reward: RewardName = "expected") -> SignalTable:
+    """`signals` rows with their exact outcome law: `probability` float64[n, 2] of loss and win, `outcome_r`
+    float64[n, 2].
+
+    ``logit p = -ln rr + edge (eta[z] + 0.8 (confidence - 0.5) + 0.6 (quality - 0.5) + beta[z] momentum)``; a
+    win pays rr, a loss costs 1, both less 0.03 + 0.06 volatility in costs. The regime is a Markov chain,
+    observed through volatility_regime; the observation holds the raw confidence, not p. The same seed gives
+    the same stream. Raises ConfigError for an unknown task, no signals, or an edge that is not finite.
+    """
+    if task not in get_args(Task):
+        raise ConfigError("task", task, f"choose one of {', '.join(get_args(Task))}")
+    if signals < 1:
+        raise ConfigError("signals", signals, "give at least 1")
+    if not np.isfinite(edge):
+        raise ConfigError("edge", edge, "give a finite number; 1 is realistic noise, 0 is no skill to find")
+    random = np.random.default_rng(seed)
+    regime = regimes(signals, random)
+    volatility = (regime + random.random(signals)) / 3.0
+    trend = np.clip(1.0 - volatility + random.normal(0.0, 0.15, signals), 0.0, 1.0)
+    momentum = random.uniform(-1.0, 1.0, signals)
+    confidence, quality = random.random(signals), random.random(signals)
+    rr = random.uniform(1.0, 3.0, signals)
+    score = (
+        BASE_LOG_ODDS[regime]
+        + 0.8 * (confidence - 0.5)
+        + 0.6 * (quality - 0.5)
+        + MOMENTUM_SLOPE[regime] * momentum
+    )
+    win = 1.0 / (1.0 + rr * np.exp(-edge * score))
+    won = random.random(signals) < win
+    time = FIRST_DAY + np.arange(signals) * (NANOSECONDS_PER_DAY // SIGNALS_PER_DAY)
+    table = signal_table(
+        time=time,
+        exit_time=time + NANOSECONDS_PER_DAY // SIGNALS_PER_DAY // 2,  # settled before the next signal
+        symbol=np.zeros(signals, dtype=np.int32),
+        signal_fields=np.stack([trend, volatility, momentum, confidence, quality, rr - 2.0], axis=1),
+        gross_r=np.where(won, rr, -1.0),
+        cost_r=0.03 + 0.06 * volatility,
+        impact_r=np.zeros(signals),
+        probability=np.stack([1.0 - win, win], axis=1),
+        outcome_r=np.stack([np.full(signals, -1.0), rr], axis=1),
+        volatility_ratio=2.0 * volatility,
+        out_of_distribution=np.zeros(signals, dtype=np.bool_),
+        k=K,
+        base_risk=BASE_RISK,
+        reward=reward,
+        prior_win_rate=0.4,
+    )
+    observed = table.market.copy()
+    observed[:, CONFIDENCE] = confidence  # p itself would give the answer away
+    return replace(table, market=observed)
+
+
+def regimes(signals: int, random: np.random.Generator) -> Integers:
+    """A three-state Markov chain, int64[n]: it stays with probability 0.9, or moves to either other state
+    alike.
+    """
+    moves = np.where(random.random(signals) < REGIME_STAYS, 0, random.integers(1, 3, signals))
+    moves[0] = random.integers(3)
+    return np.asarray(np.cumsum(moves) % 3, dtype=np.int64)
+
+
+def limits(task: Task) -> Limits:
+    """The limits of a task; those of L1 never bind."""
+    assert task == "L1"
+    return Limits(
+        base_risk=BASE_RISK, max_position=1.0, max_exposure=1.0, max_daily_risk=1.0, max_drawdown=0.999
+    )
+
+
+def session(task: Task) -> Session:
+    """The episode of a task."""
+    assert task == "L1"
+    return Session(days=5.0, reset_drawdown=0.0)
+
+
+def best_tiers(table: SignalTable) -> Integers:
+    """The optimal tier of each signal where no limit binds, int64[n]: the best of six closed forms."""
+    return np.asarray(np.argmax(table.expected, axis=1), dtype=np.int64)
+
+
+def ratio(table: SignalTable, tiers: Integers) -> float:
+    """Expected utility of `tiers`, int64[n], over the optimum's: exact given the signals, without the noise
+    of outcomes.
+    """
+    rows = np.arange(len(table))
+    return float(table.expected[rows, tiers].sum() / table.expected[rows, best_tiers(table)].sum())
+
+
+def ratio_of_sizes(table: SignalTable, multiplier: Floats) -> float:
+    """`ratio` for multipliers, float64[n], each one of the six sizes."""
+    return ratio(table, np.asarray(np.searchsorted(SIZES, multiplier), dtype=np.int64))

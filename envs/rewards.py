@@ -1,0 +1,61 @@
+"""Fractional-Kelly log utility of a size, realised or expected under an outcome model.
+
+Declares: m, multiplier of the base position; r, outcome in R (multiples of the planned risk); b, base risk as
+a fraction of equity; k, Kelly divisor (risk aversion); p, outcome probabilities. Knows nothing of accounts or
+limits.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from envs.guardrails import SIZES
+
+Floats = npt.NDArray[np.float64]
+
+RUIN: Final = (
+    0.01  # wealth below 1 % of the stake is counted as 1 %: log utility stays finite after a gap of any size
+)
+
+
+def net_r(
+    multiplier: npt.ArrayLike, gross_r: npt.ArrayLike, cost_r: npt.ArrayLike, impact_r: npt.ArrayLike
+) -> Floats:
+    """Outcome in R after costs: fixed costs by the unit, slippage growing with the square root of the size.
+
+    The square-root law of market impact: Almgren, Thum, Hauptmann and Li 2005 (there for a fraction of daily
+    volume).
+    """
+    size = np.asarray(multiplier, dtype=np.float64)
+    return np.asarray(np.asarray(gross_r) - np.asarray(cost_r) - np.asarray(impact_r) * np.sqrt(size))
+
+
+def utility(multiplier: npt.ArrayLike, r: npt.ArrayLike, k: float, base_risk: float) -> Floats:
+    """``log(1 + k b m r) / (k b)``, in R units; its argmax over m is 1/k of the Kelly fraction for any law of
+    r.
+
+    Kelly 1956; MacLean, Ziemba and Blazenko 1992.
+    """
+    scale = k * base_risk
+    growth = scale * np.asarray(multiplier, dtype=np.float64) * np.asarray(r, dtype=np.float64)
+    return np.asarray(np.log1p(np.maximum(growth, RUIN - 1.0)) / scale, dtype=np.float64)
+
+
+def realised_table(gross_r: Floats, cost_r: Floats, impact_r: Floats, k: float, base_risk: float) -> Floats:
+    """Utility of all six sizes on what happened: float64[n, 6] from float64[n] each."""
+    r = net_r(SIZES[None], gross_r[:, None], cost_r[:, None], impact_r[:, None])
+    return utility(SIZES[None], r, k, base_risk)
+
+
+def expected_table(
+    probability: Floats, outcome_r: Floats, cost_r: Floats, impact_r: Floats, k: float, base_risk: float
+) -> Floats:
+    """Utility of all six sizes expected under an outcome model: float64[n, 6].
+
+    `probability`: float64[n, J] over outcome bins; `outcome_r`: float64[J] or float64[n, J], gross R of each
+    bin.
+    """
+    gross = np.broadcast_to(outcome_r, probability.shape)
+    r = net_r(SIZES[None, :, None], gross[:, None, :], cost_r[:, None, None], impact_r[:, None, None])
+    return np.asarray(np.einsum("nj,nsj->ns", probability, utility(SIZES[None, :, None], r, k, base_risk)))

@@ -1,0 +1,168 @@
+"""The signal stream as the arrays that every step of an environment or a backtest reads.
+
+Built once, before training; knows nothing of accounts. Rows are in time order.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from envs.observation import market_observation
+from envs.rewards import expected_table, net_r, realised_table
+from market.errors import DataError
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+SETTLED_WINDOW: Final = 100  # settled signals behind the trailing Kelly fraction
+SETTLED_LEAST: Final = 20
+WIN_RATE_SPAN: Final = 20  # settled signals in the exponential average of winners
+RewardName = Literal["expected", "excess"]
+
+
+@dataclass(frozen=True)
+class SignalTable:
+    """n signals in time order, with everything about them that no account can change."""
+
+    time: Integers  # [n], ns: when the signal is known
+    exit_time: Integers  # [n], ns: when its trade is over
+    symbol: npt.NDArray[np.int32]  # [n]
+    market: npt.NDArray[np.float32]  # [n, 12], account columns zero
+    gross_r: Floats  # [n]
+    cost_r: Floats  # [n]
+    impact_r: Floats  # [n]
+    probability: Floats  # [n, J]
+    outcome_r: Floats  # [J], or [n, J] where each signal has outcomes of its own
+    realised: Floats  # [n, 6], utility of each size on what happened
+    expected: Floats  # [n, 6], utility of each size under the outcome model
+    reward: Floats  # [n, 6], what training pays
+    volatility_ratio: Floats  # [n]
+    settled_kelly: Floats  # [n]
+    out_of_distribution: npt.NDArray[np.bool_]  # [n]
+    k: float
+    base_risk: float
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def take(self, rows: Integers) -> "SignalTable":
+        """The given rows, in the given order."""
+        shared = {"k", "base_risk"} | ({"outcome_r"} if self.outcome_r.ndim == 1 else set())
+        per_signal = {f.name for f in fields(self)} - shared
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return SignalTable(
+            **{name: value[rows] if name in per_signal else value for name, value in values.items()}
+        )
+
+
+def signal_table(
+    *,
+    time: Integers,
+    exit_time: Integers,
+    symbol: npt.NDArray[np.int32],
+    signal_fields: Floats,
+    gross_r: Floats,
+    cost_r: Floats,
+    impact_r: Floats,
+    probability: Floats,
+    outcome_r: Floats,
+    volatility_ratio: Floats,
+    out_of_distribution: npt.NDArray[np.bool_],
+    k: float,
+    base_risk: float,
+    reward: RewardName = "expected",
+    prior_win_rate: float,
+) -> SignalTable:
+    """Precompute a stream's observations, utilities and rewards.
+
+    Shapes as in `SignalTable`; `signal_fields` is float64[n, 6] of signals.fields. `reward`: "expected" pays
+    the utility expected under the outcome model; "excess" pays the realised utility less that of 1x. Raises
+    DataError for an empty or unordered stream and for non-finite numbers.
+    """
+    if len(time) == 0:
+        raise DataError("signals", 0, "give bars on which the rule fires at least once")
+    if np.any(np.diff(time) < 0):
+        raise DataError("signals.time", int(np.argmax(np.diff(time) < 0)) + 1, "sort the signals by time")
+    if np.any(exit_time < time):
+        row = int(np.argmax(exit_time < time))
+        raise DataError(
+            "signals.exit_time", int(exit_time[row]), f"no trade ends before its signal (row {row})"
+        )
+    if not (0.0 < k < np.inf and 0.0 < base_risk < 1.0):
+        raise DataError(
+            "k and base_risk", (k, base_risk), "give a finite k above zero and a base risk between 0 and 1"
+        )
+    numbers = {
+        "gross_r": gross_r,
+        "cost_r": cost_r,
+        "impact_r": impact_r,
+        "fields": signal_fields,
+        "probability": probability,
+        "outcome_r": outcome_r,
+        "volatility_ratio": volatility_ratio,
+    }
+    for name, values in numbers.items():
+        if not np.all(np.isfinite(values)):
+            raise DataError(f"signals.{name}", "a non-finite number", "check the bars and the rule's stops")
+    at_1x = net_r(1.0, gross_r, cost_r, impact_r)
+    win_rate, kelly = settled_statistics(time, exit_time, at_1x, prior_win_rate)
+    # A bin counts as a win where it pays after this signal's own costs.
+    pays = np.broadcast_to(outcome_r, probability.shape) - (cost_r + impact_r)[:, None] > 0.0
+    realised = realised_table(gross_r, cost_r, impact_r, k, base_risk)
+    expected = expected_table(probability, outcome_r, cost_r, impact_r, k, base_risk)
+    return SignalTable(
+        time=time,
+        exit_time=exit_time,
+        symbol=symbol,
+        market=market_observation(signal_fields, np.sum(probability * pays, axis=1), win_rate),
+        gross_r=gross_r,
+        cost_r=cost_r,
+        impact_r=impact_r,
+        probability=probability,
+        outcome_r=outcome_r,
+        realised=realised,
+        expected=expected,
+        reward=expected if reward == "expected" else realised - realised[:, 3:4],
+        volatility_ratio=volatility_ratio,
+        settled_kelly=kelly,
+        out_of_distribution=out_of_distribution,
+        k=k,
+        base_risk=base_risk,
+    )
+
+
+def settled_statistics(
+    time: Integers, exit_time: Integers, net: Floats, prior: float
+) -> tuple[Floats, Floats]:
+    """At each signal: the recent win rate and the Kelly fraction of the signals settled by then, skipped ones
+    included.
+
+    Outcomes do not depend on size, so both belong to the stream, not to an account. `net`: float64[n], net R
+    at 1x. The win rate is an exponential average that starts from `prior`; the Kelly fraction is ``p/L -
+    (1-p)/W`` (Thorp 2006) over the last 100 settled signals, in units of equity per R, NaN below 20.
+    """
+    by_exit = np.argsort(exit_time, kind="stable")
+    settled_before = np.searchsorted(exit_time[by_exit], time, side="right")
+    outcomes = net[by_exit]
+    alpha = 2.0 / (WIN_RATE_SPAN + 1.0)
+    rates = np.empty(len(net) + 1)
+    kelly = np.full(len(net) + 1, np.nan)
+    rates[0] = prior
+    for i, won in enumerate(outcomes > 0.0):
+        rates[i + 1] = rates[i] + alpha * (won - rates[i])
+        if i + 1 >= SETTLED_LEAST:
+            kelly[i + 1] = _kelly(outcomes[max(0, i + 1 - SETTLED_WINDOW) : i + 1])
+    return rates[settled_before], kelly[settled_before]
+
+
+def _kelly(outcomes: Floats) -> float:
+    """Two-point Kelly fraction of a sample of outcomes in R."""
+    wins, losses = outcomes[outcomes > 0.0], -outcomes[outcomes <= 0.0]
+    if len(losses) == 0 or losses.mean() <= 0.0:
+        return 1.0
+    if len(wins) == 0:
+        return 0.0
+    share = len(wins) / len(outcomes)
+    return float(np.clip(share / losses.mean() - (1.0 - share) / wins.mean(), 0.0, 1.0))

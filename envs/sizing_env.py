@@ -1,0 +1,202 @@
+"""The position-sizing environment for Gymnasium: one account, or N accounts stepped together.
+
+A step is one signal: the action is a tier, the reward its utility, and the ledger moves as trades settle.
+Knows nothing of learning; every number comes from the signal table, the guardrail and the ledger.
+"""
+
+from typing import Any, Final
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from pydantic import BaseModel, ConfigDict, Field
+
+from envs.account import Ledger
+from envs.guardrails import SIZES, TIERS, Limits, allowed, bound, cap, floor_to_tier
+from envs.observation import OBSERVATION_FIELDS, observe
+from envs.rewards import net_r
+from envs.signal_table import SignalTable
+from market.errors import DataError
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+NANOSECONDS_PER_DAY: Final = 86_400_000_000_000
+
+
+class Session(BaseModel):
+    """How an episode is cut out of the stream."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    days: float = Field(
+        default=28.0, gt=0, le=3660, description="calendar days in an episode; 28 hold 20 trading days"
+    )
+    reset_drawdown: float = Field(
+        default=0.8, ge=0, lt=1, description="an episode starts in a drawdown drawn from [0, this x limit)"
+    )
+    session_left: bool = Field(default=True, description="whether the twelfth field is observed")
+
+
+def session_left(elapsed_ns: npt.ArrayLike, days: float) -> Floats:
+    """Share of the session still to come, in [0, 1], as the policy observes it."""
+    return np.clip(1.0 - np.asarray(elapsed_ns, dtype=np.float64) / (days * NANOSECONDS_PER_DAY), 0.0, 1.0)
+
+
+class Episodes:
+    """N accounts, each somewhere in its own window of one signal stream."""
+
+    def __init__(self, table: SignalTable, limits: Limits, accounts: int, session: Session) -> None:
+        self.table, self.limits, self.session = table, limits, session
+        self.width = len(OBSERVATION_FIELDS) - (not session.session_left)
+        self.ledger = Ledger.of(accounts, limits.max_open_trades)
+        self.window_end = np.searchsorted(table.time, table.time + int(session.days * NANOSECONDS_PER_DAY))
+        self.row = np.zeros(accounts, dtype=np.int64)
+        self.end = np.zeros(accounts, dtype=np.int64)
+        self.started = np.zeros(accounts, dtype=np.int64)
+        self.over = np.ones(accounts, dtype=np.bool_)
+        self.multiplier = np.zeros(accounts)
+
+    def start(self, which: Bools, first: Integers, drawdown: Floats) -> None:
+        """Put the accounts of `which` at the start of the windows that begin at rows `first`."""
+        self.ledger.reset(which, drawdown)
+        self.row[which] = first
+        self.end[which] = self.window_end[first]
+        self.started[which] = self.table.time[first]
+        self.over[which] = False
+
+    def start_anywhere(self, which: Bools, random: np.random.Generator) -> None:
+        """`start` at random rows and drawdowns."""
+        count = int(which.sum())
+        limit = self.session.reset_drawdown * self.limits.max_drawdown
+        self.start(
+            which, random.integers(len(self.table), size=count), random.uniform(0.0, limit, size=count)
+        )
+
+    def look(self) -> Rows:
+        """Settle what is due and observe: float32[N, 11 or 12]. The mask is then in `mask`, bool[N, 6]."""
+        here = np.minimum(self.row, self.end - 1)
+        now = self.table.time[here]
+        self.ledger.settle(now)
+        account = self.ledger.account()
+        self.cap, self.cap_rule = cap(account, self.limits)
+        self.mask = allowed(self.cap, self.limits)
+        left = np.where(self.over, 0.0, session_left(now - self.started, self.session.days))
+        return observe(self.table.market[here], account, self.cap, self.limits, left)[:, : self.width]
+
+    def act(self, tiers: Integers) -> Floats:
+        """Take the tiers, int64[N], through the guardrail; accounts whose episode is over stand still.
+        Returns rewards.
+        """
+        if tiers.min() < 0 or tiers.max() >= len(TIERS):
+            raise DataError(
+                "action", [int(tiers.min()), int(tiers.max())], f"give tiers from 0 to {len(TIERS) - 1}"
+            )
+        here = np.minimum(self.row, self.end - 1)
+        size = bound(
+            SIZES[tiers],
+            self.cap,
+            self.cap_rule,
+            self.limits,
+            out_of_distribution=self.table.out_of_distribution[here],
+        ).multiplier
+        self.multiplier = np.where(self.over, 0.0, size)
+        table = self.table
+        r = net_r(self.multiplier, table.gross_r[here], table.cost_r[here], table.impact_r[here])
+        self.ledger.open(self.multiplier, self.limits.base_risk, r, table.exit_time[here])
+        reward = np.where(self.over, 0.0, table.reward[here, floor_to_tier(size)])
+        self.row += ~self.over
+        self.over = self.row >= self.end
+        return reward
+
+
+def spaces(session: Session) -> tuple[gym.spaces.Box, gym.spaces.Discrete[np.int64]]:
+    """Observation and action space of one account."""
+    low = np.full(len(OBSERVATION_FIELDS), 0.0, dtype=np.float32)
+    low[[2, 4, 5]] = -1.0  # momentum_score, entry_quality, risk_reward_ratio
+    low = low[: len(low) - (not session.session_left)]
+    return gym.spaces.Box(low, np.ones_like(low)), gym.spaces.Discrete(len(TIERS))
+
+
+class SizingVectorEnv(VectorEnv[Rows, Integers, npt.NDArray[Any]]):
+    """N accounts; a finished one starts again on the step after its end (AutoresetMode.NEXT_STEP)."""
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012 (gymnasium's own form)
+
+    def __init__(
+        self, table: SignalTable, limits: Limits, num_envs: int, session: Session | None = None
+    ) -> None:
+        self.episodes = Episodes(table, limits, num_envs, session or Session())
+        self.num_envs = num_envs
+        self.single_observation_space, self.single_action_space = spaces(self.episodes.session)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Rows, dict[str, Any]]:
+        """Start every account; `options` may give ``first`` (rows, int[N]) and ``drawdown`` (fractions,
+        float[N]).
+        """
+        super().reset(seed=seed[0] if isinstance(seed, list) else seed)
+        _start(self.episodes, np.ones(self.num_envs, dtype=np.bool_), self.np_random, options)
+        return self.episodes.look(), {}
+
+    def step(self, actions: Integers) -> tuple[Rows, Floats, Bools, Bools, dict[str, Any]]:
+        """Size one signal per account; `actions` are tiers, int[N]."""
+        finished = self.episodes.over.copy()
+        reward = self.episodes.act(np.asarray(actions, dtype=np.int64))
+        if finished.any():
+            self.episodes.start_anywhere(finished, self.np_random)
+        observation = self.episodes.look()
+        return observation, reward, self.episodes.over.copy(), np.zeros(self.num_envs, dtype=np.bool_), {}
+
+    def action_masks(self) -> Bools:
+        """Legal tiers of the pending signals, bool[N, 6]."""
+        return self.episodes.mask
+
+
+class SizingEnv(gym.Env[Rows, np.int64]):
+    """One account, the same functions with N = 1."""
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (gymnasium's own form)
+
+    def __init__(self, table: SignalTable, limits: Limits, session: Session | None = None) -> None:
+        self.episodes = Episodes(table, limits, 1, session or Session())
+        self.observation_space, self.action_space = spaces(self.episodes.session)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Rows, dict[str, Any]]:
+        """Start an episode; `options` as in `SizingVectorEnv.reset`."""
+        super().reset(seed=seed)
+        _start(self.episodes, np.ones(1, dtype=np.bool_), self.np_random, options)
+        return self.episodes.look()[0], self._info()
+
+    def step(self, action: np.int64) -> tuple[Rows, float, bool, bool, dict[str, Any]]:
+        """Size one signal."""
+        reward = self.episodes.act(np.array([action], dtype=np.int64))
+        observation = self.episodes.look()[0]
+        return observation, float(reward[0]), bool(self.episodes.over[0]), False, self._info()
+
+    def action_masks(self) -> Bools:
+        """Legal tiers of the pending signal, bool[6]."""
+        return np.asarray(self.episodes.mask[0])
+
+    def _info(self) -> dict[str, Any]:
+        return {"action_mask": self.episodes.mask[0], "multiplier": float(self.episodes.multiplier[0])}
+
+
+def _start(
+    episodes: Episodes, which: Bools, random: np.random.Generator, options: dict[str, Any] | None
+) -> None:
+    if options and "first" in options:
+        first = np.asarray(options["first"], dtype=np.int64).reshape(-1)
+        drawdown = np.asarray(options.get("drawdown", np.zeros(len(first))), dtype=np.float64).reshape(-1)
+        episodes.start(which, first, drawdown)
+    else:
+        episodes.start_anywhere(which, random)

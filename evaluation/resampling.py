@@ -1,0 +1,75 @@
+"""How sure a mean difference or a drawdown is, judged by resampling the days it comes from.
+
+Knows nothing of policies. Declares: d, a difference per signal; r, net R of a signal times its size; b, base
+risk; D, the number of UTC days with a signal.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from arch.bootstrap import StationaryBootstrap, optimal_block_length
+
+from envs.rewards import RUIN
+from evaluation.metrics import drawdown
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+LEVEL: Final = 0.95
+LEAST_DAYS: Final = 20  # with fewer, resampled days say nothing of the days that were not seen
+
+
+def interval(
+    d: Floats, days: Integers, replications: int, seed: int
+) -> tuple[float, float] | tuple[None, None]:
+    """The 95 % percentile interval of the mean of d float64[n]; None, None with fewer than 20 days.
+
+    Signals of one day share its news and the account's daily budget, so they are drawn together: `days`
+    int64[n] says which.
+    """
+    _, of_day, counts = np.unique(days, return_inverse=True, return_counts=True)
+    totals = _by_day(d, of_day)
+    draws = resampled_days(
+        totals - np.mean(d) * counts, replications, seed
+    )  # busy days are not news in themselves
+    if draws is None:
+        return None, None
+    means = totals[draws].sum(axis=1) / counts[draws].sum(axis=1)
+    low, high = np.quantile(means, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0])
+    return float(low), float(high)
+
+
+def drawdown_p95(r: Floats, days: Integers, base_risk: float, replications: int, seed: int) -> float | None:
+    """95th percentile of the max drawdown of histories made of resampled days; None with fewer than 20 days.
+
+    A history compounds ``1 + b r`` over the signals of its days and is looked at after each day: trades that
+    overlap count one after the other, and the limits do not act again.
+    """
+    _, of_day = np.unique(days, return_inverse=True)
+    growth = _by_day(np.log(np.maximum(1.0 + base_risk * r, RUIN)), of_day)
+    draws = resampled_days(growth, replications, seed)
+    if draws is None:
+        return None
+    histories = (np.exp(np.cumsum(np.concatenate([[0.0], growth[rows]]))) for rows in draws)
+    return float(np.quantile([np.max(drawdown(equity)) for equity in histories], 0.95))
+
+
+def resampled_days(totals: Floats, replications: int, seed: int) -> Integers | None:
+    """Rows of resampled days, int64[replications, D], from daily totals float64[D]; None with few days.
+
+    Stationary bootstrap (Politis and Romano 1994); mean block length of Politis and White 2004 as corrected
+    by Patton, Politis and White 2009, rounded.
+    """
+    if len(totals) < LEAST_DAYS:
+        return None
+    length = float(optimal_block_length(totals)["stationary"].iloc[0]) if np.ptp(totals) > 0.0 else 1.0
+    block = round(min(max(length, 1.0), len(totals)))
+    bootstrap = StationaryBootstrap(block, np.arange(len(totals)), seed=np.random.default_rng(seed))
+    return np.stack(
+        [np.asarray(sample[0][0], dtype=np.int64) for sample in bootstrap.bootstrap(replications)]
+    )
+
+
+def _by_day(values: Floats, of_day: npt.NDArray[np.intp]) -> Floats:
+    return np.asarray(np.bincount(of_day, weights=values), dtype=np.float64)

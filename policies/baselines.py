@@ -1,0 +1,150 @@
+"""The sizers that a learned one must beat, the meta-label plug-in among them.
+
+Each sees the same situation and goes through the same guardrail. Knows nothing of RLlib.
+"""
+
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from envs.guardrails import SIZES
+from envs.observation import OBSERVATION_FIELDS, Situation
+from envs.rewards import expected_table
+from policies.decision import Policy
+
+Floats = npt.NDArray[np.float64]
+
+CONFIDENCE: Final = OBSERVATION_FIELDS.index("signal_confidence")
+DRAWDOWN: Final = OBSERVATION_FIELDS.index("drawdown_pct")
+
+
+def best_legal(values: Floats, mask: npt.NDArray[np.bool_]) -> Floats:
+    """The size of the highest-valued legal tier, float64[N]; ties go to the smaller size."""
+    return np.asarray(SIZES[np.argmax(np.where(mask, values, -np.inf), axis=1)])
+
+
+def nearest_tier(multiplier: Floats) -> Floats:
+    """Sizes snapped to the nearest tier, ties to the smaller, float64[N]."""
+    return np.asarray(SIZES[np.argmin(np.abs(multiplier[:, None] - SIZES), axis=1)])
+
+
+@dataclass(frozen=True)
+class FixedSize:
+    """The same multiple for every signal: 1x is the rule itself (fixed-fractional sizing)."""
+
+    multiplier: float
+    name: str
+    snaps: bool = True
+
+    def size(self, situation: Situation) -> Floats:
+        """See `Policy.size`."""
+        return np.full(len(situation.cap), self.multiplier)
+
+
+@dataclass(frozen=True)
+class FractionalKelly:
+    """1/k of the Kelly fraction of the last hundred settled signals (Kelly 1956; Thorp 2006); 1x until twenty
+    are settled.
+    """
+
+    name: str = "1/k Kelly"
+    snaps: bool = True
+
+    def size(self, situation: Situation) -> Floats:
+        """See `Policy.size`."""
+        multiplier = situation.settled_kelly / (situation.k * situation.base_risk)
+        return nearest_tier(np.where(np.isnan(multiplier), 1.0, multiplier))
+
+
+@dataclass(frozen=True)
+class VolatilityTarget:
+    """Size against volatility: training median over current (Moreira and Muir 2017)."""
+
+    name: str = "volatility target"
+    snaps: bool = True
+
+    def size(self, situation: Situation) -> Floats:
+        """See `Policy.size`."""
+        return nearest_tier(1.0 / np.maximum(situation.volatility_ratio, 1e-9))
+
+
+@dataclass(frozen=True)
+class ConfidenceLinear:
+    """1.5x times the calibrated probability of a win."""
+
+    name: str = "confidence-linear"
+    snaps: bool = True
+
+    def size(self, situation: Situation) -> Floats:
+        """See `Policy.size`."""
+        return nearest_tier(1.5 * situation.observation[:, CONFIDENCE].astype(np.float64))
+
+
+@dataclass(frozen=True)
+class DrawdownScaled:
+    """1.5x scaled down as the drawdown nears its limit (Grossman and Zhou 1993; CPPI)."""
+
+    name: str = "drawdown-scaled"
+    snaps: bool = True
+
+    def size(self, situation: Situation) -> Floats:
+        """See `Policy.size`."""
+        return nearest_tier(1.5 * (1.0 - situation.observation[:, DRAWDOWN].astype(np.float64)))
+
+
+@dataclass(frozen=True)
+class RandomLegal:
+    """A legal tier drawn uniformly; the draw follows from the seed and the observation, so that a rerun is
+    equal.
+    """
+
+    seed: int = 0
+    name: str = "random legal"
+    snaps: bool = True
+
+    def size(self, situation: Situation) -> Floats:
+        """See `Policy.size`."""
+        random = np.random.default_rng([self.seed, zlib.crc32(situation.observation.tobytes())])
+        return best_legal(random.random(situation.mask.shape), situation.mask)
+
+
+@dataclass(frozen=True)
+class PlugIn:
+    """The meta-label plug-in: the calibrated outcome model and the best of six closed forms (Lopez de Prado
+    2018, ch. 3, 10).
+    """
+
+    name: str = "meta-label plug-in"
+    snaps: bool = True
+
+    def values(self, situation: Situation) -> Floats:
+        """See `ValuePolicy.values`."""
+        return expected_table(
+            situation.probability,
+            situation.outcome_r,
+            situation.cost_r,
+            situation.impact_r,
+            situation.k,
+            situation.base_risk,
+        )
+
+    def size(self, situation: Situation) -> Floats:
+        """See `Policy.size`."""
+        return best_legal(self.values(situation), situation.mask)
+
+
+def baselines(seed: int = 0) -> tuple[Policy, ...]:
+    """All of them, for one comparison."""
+    return (
+        FixedSize(1.0, "rule 1x"),
+        FixedSize(0.5, "half"),
+        FractionalKelly(),
+        VolatilityTarget(),
+        ConfidenceLinear(),
+        DrawdownScaled(),
+        RandomLegal(seed),
+        PlugIn(),
+    )

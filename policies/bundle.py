@@ -1,0 +1,241 @@
+"""The policy bundle: all that serving needs of a training run, content-addressed, written whole or not at
+all.
+
+A bundle is a folder named by its SHA-256 with ``policy.safetensors`` (every array) and ``bundle.json``
+(everything else). Knows nothing of registries; nothing in it is executed when it is opened.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from envs.guardrails import Limits, allowed
+from envs.observation import OBSERVATION_FIELDS, Situation
+from envs.signal_table import SignalTable
+from features.spec import fingerprint
+from market.errors import InputError
+from policies.baselines import PlugIn
+from policies.decision import ValuePolicy
+from policies.hybrid import Network, TierPolicy
+from policies.support import Support
+from signals.fields import VolatilityRanks
+from signals.outcome_model import OutcomeModel
+
+ARRAYS_FILE: Final = "policy.safetensors"
+META_FILE: Final = "bundle.json"
+GOLDEN_ROWS: Final = 64
+TOLERANCE: Final = 1e-5  # between BLAS builds; sizes must be equal all the same
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class BundleError(InputError):
+    """A bundle that is missing, altered, or made for other features."""
+
+
+class BundleMeta(BaseModel):
+    """What a bundle is, apart from its arrays."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    schema_version: Literal[1] = 1
+    algo: Literal["dqn", "plugin"]
+    observation_fields: tuple[str, ...] = OBSERVATION_FIELDS
+    feature_fingerprint: str
+    rule: str = Field(description="the signal rule it was trained on")
+    symbols: tuple[str, ...]
+    costs: dict[str, float]
+    base_risk: float
+    k: float = Field(gt=0, description="Kelly divisor of the utility")
+    k_from: str = Field(description="how k was set")
+    session_days: float
+    prior_win_rate: float
+    volatility_median: dict[str, float] = Field(
+        description="training median of atr_ratio by symbol, '*' pooled"
+    )
+    training_limits: dict[str, float | bool] = Field(
+        description="provenance only: serving obeys the operator's limits"
+    )
+    training: dict[str, Any] = Field(
+        description="data source and digest, trades, seeds, git revision, configuration"
+    )
+    calibration: dict[str, float] = Field(description="the outcome model's figures out of fold")
+
+
+@dataclass(frozen=True)
+class PolicyBundle:
+    """An opened or about-to-be-saved bundle."""
+
+    meta: BundleMeta
+    outcome_model: OutcomeModel
+    ranks: VolatilityRanks
+    support: Support
+    network: Network | None  # None for the plug-in
+    golden: Arrays  # observation, cap, probability, cost_r, impact_r, fields -> values, multiplier
+
+    def policy(self) -> ValuePolicy:
+        """The sizer this bundle holds."""
+        if self.network is None:
+            return PlugIn()
+        return TierPolicy(self.network)
+
+    def with_golden(self, table: SignalTable, signal_fields: npt.NDArray[np.float64]) -> "PolicyBundle":
+        """This bundle with golden vectors computed on evenly spread rows of `table` (`signal_fields`:
+        float64[n, 6]).
+        """
+        rows = np.unique(np.linspace(0, len(table) - 1, GOLDEN_ROWS).astype(np.int64))
+        cap = np.linspace(0.0, 1.5, len(rows))
+        observation = table.market[rows].copy()
+        observation[:, 9] = cap / 1.5
+        observation[:, 10:] = 1.0
+        golden: Arrays = {
+            "fields": signal_fields[rows],
+            "observation": observation,
+            "cap": cap,
+            "cost_r": table.cost_r[rows],
+            "impact_r": table.impact_r[rows],
+        }
+        golden |= _answers(self, golden)
+        return PolicyBundle(self.meta, self.outcome_model, self.ranks, self.support, self.network, golden)
+
+    def save(self, root: Path) -> str:
+        """Write the bundle below `root` and return its digest; a bundle already there is left as it is."""
+        arrays = self._arrays()
+        tensors = save_tensors({name: np.ascontiguousarray(value) for name, value in sorted(arrays.items())})
+        meta = json.dumps(
+            self.meta.model_dump(mode="json"), sort_keys=True, indent=1, allow_nan=False
+        ).encode()
+        digest = _digest(tensors, meta)
+        target = root / digest
+        if target.exists():
+            open_bundle(root, digest)
+            return digest
+        root.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=root))
+        try:
+            for name, content in {ARRAYS_FILE: tensors, META_FILE: meta}.items():
+                with open(draft / name, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            draft.chmod(0o755)
+            os.replace(draft, target)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return digest
+
+    def _arrays(self) -> Arrays:
+        ranks = self.ranks.to_dict()
+        arrays: Arrays = {f"outcome/{name}": value for name, value in self.outcome_model.to_arrays().items()}
+        arrays |= {f"volatility/{symbol}": np.asarray(quantiles) for symbol, quantiles in ranks.items()}
+        arrays |= {
+            "support/mean": self.support.mean,
+            "support/scale": self.support.scale,
+            "support/precision": self.support.precision,
+            "support/limit": np.array([self.support.limit]),
+        }
+        if self.network is not None:
+            arrays |= {f"network/{name}": value for name, value in self.network.to_arrays().items()}
+        return arrays | {f"golden/{name}": value for name, value in self.golden.items()}
+
+
+def open_bundle(root: Path, digest: str) -> PolicyBundle:
+    """Read the bundle `digest` below `root`; BundleError if it is missing, altered, of other features, or
+    answers otherwise.
+    """
+    folder = root / digest
+    try:
+        tensors, meta = (folder / ARRAYS_FILE).read_bytes(), (folder / META_FILE).read_bytes()
+    except OSError as error:
+        raise BundleError(
+            "bundle", str(folder), f"give the digest of a bundle that is there ({error.strerror})"
+        ) from None
+    found = _digest(tensors, meta)
+    if found != digest:
+        raise BundleError(
+            "bundle.digest", found, f"the files of {digest} were altered; restore or train again"
+        )
+    try:
+        bundle = _parse(load_tensors(tensors), BundleMeta.model_validate_json(meta))
+    except (ValidationError, SafetensorError, KeyError, ValueError) as error:
+        raise BundleError("bundle", str(folder), f"train again with this version ({error})") from None
+    if bundle.meta.feature_fingerprint != fingerprint():
+        raise BundleError(
+            "bundle.feature_fingerprint",
+            bundle.meta.feature_fingerprint,
+            f"train again: features are now {fingerprint()}",
+        )
+    _check_golden(bundle)
+    return bundle
+
+
+def _parse(arrays: Arrays, meta: BundleMeta) -> PolicyBundle:
+    def under(prefix: str) -> Arrays:
+        return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+    support, network = under("support/"), under("network/")
+    return PolicyBundle(
+        meta=meta,
+        outcome_model=OutcomeModel.from_arrays(under("outcome/")),
+        ranks=VolatilityRanks.from_dict(under("volatility/")),
+        support=Support(support["mean"], support["scale"], support["precision"], float(support["limit"][0])),
+        network=Network.from_arrays(network) if network else None,
+        golden=under("golden/"),
+    )
+
+
+def _answers(bundle: PolicyBundle, golden: Arrays) -> Arrays:
+    """What the bundle says to its golden situations."""
+    probability = bundle.outcome_model.probability(golden["fields"])
+    count = len(golden["cap"])
+    situation = Situation(
+        observation=golden["observation"],
+        mask=allowed(golden["cap"], Limits()),
+        cap=golden["cap"],
+        probability=probability,
+        outcome_r=bundle.outcome_model.outcome_r,
+        cost_r=golden["cost_r"],
+        impact_r=golden["impact_r"],
+        volatility_ratio=np.ones(count),
+        settled_kelly=np.full(count, np.nan),
+        k=bundle.meta.k,
+        base_risk=bundle.meta.base_risk,
+    )
+    policy = bundle.policy()
+    return {
+        "probability": probability,
+        "values": policy.values(situation),
+        "multiplier": policy.size(situation),
+    }
+
+
+def _check_golden(bundle: PolicyBundle) -> None:
+    for name, answer in _answers(bundle, bundle.golden).items():
+        recorded = bundle.golden[name]
+        exact = name == "multiplier"
+        if not (
+            np.array_equal(answer, recorded)
+            if exact
+            else np.allclose(answer, recorded, rtol=TOLERANCE, atol=TOLERANCE)
+        ):
+            raise BundleError(
+                f"bundle.golden.{name}",
+                "another answer than was recorded",
+                "do not serve it; train again on this machine",
+            )
+
+
+def _digest(tensors: bytes, meta: bytes) -> str:
+    return hashlib.sha256(hashlib.sha256(tensors).digest() + hashlib.sha256(meta).digest()).hexdigest()

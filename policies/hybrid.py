@@ -1,0 +1,67 @@
+"""The learned policy at inference: tiers by a Q network, in NumPy alone.
+
+Knows nothing of RLlib or torch: it is the arithmetic of the exported weights.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from envs.observation import Situation
+from policies.baselines import best_legal
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A dense ReLU network in float32 over standardised inputs."""
+
+    mean: Rows  # [inputs]
+    scale: Rows  # [inputs], > 0
+    weights: tuple[Rows, ...]  # [out, in] each
+    biases: tuple[Rows, ...]  # [out] each
+
+    def __call__(self, rows: Rows) -> Rows:
+        """float32[N, inputs or more] -> float32[N, outputs]; columns past `inputs` are not looked at."""
+        hidden = (rows[:, : len(self.mean)] - self.mean) / self.scale
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            hidden = np.maximum(hidden @ weight.T + bias, 0.0)
+        return np.asarray(hidden @ self.weights[-1].T + self.biases[-1], dtype=np.float32)
+
+    def to_arrays(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Named arrays for a bundle."""
+        layers = {f"{i}/weight": weight for i, weight in enumerate(self.weights)}
+        layers |= {f"{i}/bias": bias for i, bias in enumerate(self.biases)}
+        return {"mean": self.mean, "scale": self.scale, **layers}
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, npt.NDArray[np.float32]]) -> Self:
+        """The inverse of `to_arrays`."""
+        depth = sum(name.endswith("/weight") for name in arrays)
+        return cls(
+            arrays["mean"],
+            arrays["scale"],
+            tuple(arrays[f"{i}/weight"] for i in range(depth)),
+            tuple(arrays[f"{i}/bias"] for i in range(depth)),
+        )
+
+
+@dataclass(frozen=True)
+class TierPolicy:
+    """The legal tier of the highest Q value: deterministic, one forward pass."""
+
+    network: Network
+    name: str = "RL sizer"
+    snaps: bool = True
+
+    def values(self, situation: Situation) -> Floats:
+        """See `ValuePolicy.values`."""
+        return self.network(situation.observation).astype(np.float64)
+
+    def size(self, situation: Situation) -> Floats:
+        """See `Policy.size`."""
+        return best_legal(self.values(situation), situation.mask)

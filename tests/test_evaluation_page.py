@@ -1,0 +1,151 @@
+"""The report in a real browser: charts drawn, no script error, nothing fetched, fit for a phone."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.support.ui import WebDriverWait
+
+from envs.guardrails import Limits
+from evaluation.backtest import run
+from evaluation.comparison import compare
+from evaluation.report import LearningCurve, write_html
+from policies.baselines import FixedSize, baselines
+from tests.synthetic_signals import table
+
+CHARTS = ("versus-reference", "versus-plug-in", "equity", "sizes", "reliability", "learning")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    signals = table(300)
+    policies = (*baselines(), FixedSize(0.25, "RL sizer"))
+    paths = [run(policy, signals, Limits(), 28.0) for policy in policies]
+    place = tmp_path_factory.mktemp("report") / "report.html"
+    write_html(
+        compare(paths, signals, replications=100),
+        paths,
+        signals,
+        {"data": "synthetic", "digest": "0123456789abcdef" * 4},
+        place,
+        learning=LearningCurve(np.arange(1.0, 9.0), np.linspace(0.0, 0.1, 8)),
+        reliability=(signals.probability[:, 2], signals.gross_r > 1.0),
+    )
+    return place
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Chrome]:
+    driver = shutil.which("chromedriver")
+    if driver is None:
+        pytest.skip("chromedriver is not installed (Debian: chromium-driver)")
+    options = ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = Chrome(options=options, service=ChromeService(driver))
+    yield chrome
+    chrome.quit()
+
+
+def shown(browser: Chrome, page: Path, width: int = 1280, scheme: str = "light") -> list[dict[str, Any]]:
+    """Open the page at a width and colour scheme; what the browser complained of."""
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 640}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    set_scheme(browser, scheme)
+    browser.get_log("browser")
+    browser.get(page.as_uri())
+    WebDriverWait(browser, 30).until(
+        lambda found: found.execute_script("return document.readyState") == "complete"
+    )
+    complaints: list[dict[str, Any]] = browser.get_log("browser")
+    return complaints
+
+
+def set_scheme(browser: Chrome, scheme: str) -> None:
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
+def marks(browser: Chrome, chart: str) -> int:
+    """How many lines, bars and points a chart has drawn."""
+    drawn = f"#{chart} svg.main-svg :is(.point, .js-line, .errorbar)"
+    return int(browser.execute_script("return document.querySelectorAll(arguments[0]).length", drawn))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_chart_is_drawn_without_a_script_error(
+    browser: Chrome, page: Path, width: int, scheme: str
+) -> None:
+    assert shown(browser, page, width, scheme) == []
+    assert {chart: marks(browser, chart) > 0 for chart in CHARTS} == dict.fromkeys(CHARTS, True)
+    assert marks(browser, "equity") == 18  # nine sizers, their equity and their drawdown
+
+
+def test_a_script_error_would_be_seen(browser: Chrome, page: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.html"
+    broken.write_text(page.read_text().replace('id="data">{', 'id="data">{,', 1))
+    complaints = shown(browser, broken)
+    assert len(complaints) == 1
+    assert "Uncaught SyntaxError" in complaints[0]["message"]
+    assert marks(browser, "equity") == 0
+
+
+def test_one_sizer_on_three_signals_still_makes_a_page(browser: Chrome, tmp_path: Path) -> None:
+    signals = table(3)
+    paths = [run(FixedSize(1.0, "rule 1x"), signals, Limits(), 28.0)]
+    place = tmp_path / "small.html"
+    write_html(compare(paths, signals), paths, signals, {}, place)
+    assert shown(browser, place) == []
+    assert marks(browser, "equity") == 2
+
+
+def test_the_page_fetches_nothing(browser: Chrome, page: Path) -> None:
+    browser.get_log("performance")
+    shown(browser, page)
+    sent = [
+        entry["message"]
+        for entry in browser.get_log("performance")
+        if "Network.requestWillBeSent" in entry["message"]
+    ]
+    assert [message for message in sent if "file://" not in message and '"url":"data:' not in message] == []
+
+
+def test_a_phone_scrolls_down_but_never_sideways(browser: Chrome, page: Path) -> None:
+    shown(browser, page, 390)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    assert browser.execute_script("return document.documentElement.scrollHeight") > 2000
+
+
+def test_the_charts_follow_the_readers_light_or_dark_setting(browser: Chrome, page: Path) -> None:
+    ink = "return getComputedStyle(document.querySelector('#equity .xtick text')).fill"
+    shown(browser, page, scheme="light")
+    light = browser.execute_script(ink)
+    set_scheme(browser, "dark")
+    WebDriverWait(browser, 30).until(lambda found: found.execute_script(ink) != light)
+    assert marks(browser, "equity") == 18
+
+
+def test_the_learned_sizer_is_drawn_thickest_and_on_top(browser: Chrome, page: Path) -> None:
+    shown(browser, page)
+    lines = "[...document.querySelectorAll('#equity .js-line')]"
+    widths = browser.execute_script(f"return {lines}.map((line) => parseFloat(line.style.strokeWidth))")
+    assert widths[8] == max(widths)
+    assert widths.count(max(widths)) == 2
+
+
+def test_a_name_in_the_legend_hides_and_shows_its_curves(browser: Chrome, page: Path) -> None:
+    shown(browser, page)
+    first = "document.querySelector('#equity-legend button')"
+    assert browser.execute_script(f"return {first}.textContent") == "RL sizer"
+    browser.execute_script(f"{first}.click()")
+    WebDriverWait(browser, 30).until(lambda found: marks(found, "equity") == 16)
+    assert browser.execute_script(f"return {first}.ariaPressed") == "false"
+    browser.execute_script(f"{first}.click()")
+    WebDriverWait(browser, 30).until(lambda found: marks(found, "equity") == 18)
