@@ -1,0 +1,79 @@
+"""Whatever valid bars come, every feature is finite and within the range that `features.spec` states, to the
+bit."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from features.kernel import compute, interpreted, new_state
+from features.spec import FEATURE_NAMES, FEATURES
+
+BARS = 112
+LOW, HIGH = np.array([feature.low for feature in FEATURES]), np.array([feature.high for feature in FEATURES])
+UNIT = st.floats(0.0, 1.0)
+# From markets that hardly move to prices that double or halve within a bar.
+SCALES = st.sampled_from([0.0, 1e-17, 1e-15, 1e-9, 1e-4, 0.01, 0.7, 5.0])
+
+
+@st.composite
+def markets(draw: st.DrawFn) -> list[np.ndarray]:
+    moves = draw(
+        arrays(np.float64, BARS, elements=st.floats(-1.0, 1.0), fill=st.just(draw(st.floats(-1.0, 1.0))))
+    )
+    wicks = draw(arrays(np.float64, (3, BARS), elements=UNIT, fill=st.just(draw(UNIT))))
+    volume = draw(
+        arrays(np.float64, BARS, elements=st.floats(0.0, 1e100), fill=st.sampled_from([0.0, 1.0, 1e99]))
+    )
+    level = 10.0 ** draw(st.integers(-60, 60))
+    close = np.clip(level * np.exp(np.cumsum(draw(SCALES) * moves)), 1e-99, 1e99)
+    opened = close * (1.0 + draw(SCALES) * wicks[0])
+    high = np.maximum(opened, close) * (1.0 + draw(SCALES) * wicks[1])
+    low = np.minimum(opened, close) / (1.0 + draw(SCALES) * wicks[2])
+    time = draw(st.integers(-(2**62), 2**62)) + draw(st.integers(1, 10**15)) * np.arange(BARS)
+    return [time, opened, high, low, close, volume]
+
+
+def assert_in_range(rows: np.ndarray) -> None:
+    assert np.isfinite(rows).all()
+    outside = (rows < LOW) | (rows > HIGH)
+    assert not outside.any(), [
+        name for name, out in zip(FEATURE_NAMES, outside.any(axis=0), strict=True) if out
+    ]
+
+
+@settings(max_examples=400)
+@given(markets())
+def test_every_feature_is_finite_and_within_its_range(market: list[np.ndarray]):
+    assert_in_range(compute(*market)[100:])
+
+
+@settings(max_examples=15)
+@given(markets())
+def test_plain_python_gives_the_bits_of_the_compiled_code_on_extreme_bars(market: list[np.ndarray]):
+    rows = np.empty((BARS, 31))
+    assert interpreted()(new_state(), *market, rows) == -1
+    assert rows.tobytes() == compute(*market).tobytes()
+
+
+@settings(max_examples=60)
+@given(markets(), st.integers(101, BARS - 1), st.randoms(use_true_random=False))
+def test_no_future_changes_a_past_row(market: list[np.ndarray], known: int, random):
+    changed = [column.copy() for column in market]
+    for column in changed[1:5]:
+        column[known:] = column[known - 1] * random.choice([0.5, 1.0, 1.5])
+    changed[2][known:] = np.maximum(changed[1], np.maximum(changed[2], changed[4]))[known:]
+    changed[3][known:] = np.minimum(changed[1], np.minimum(changed[3], changed[4]))[known:]
+    changed[5][known:] = random.choice([0.0, 1.0, 1e90])
+    assert compute(*changed)[:known].tobytes() == compute(*market)[:known].tobytes()
+
+
+def test_prices_that_double_with_every_bar_stay_in_range():
+    close = 2.0 ** np.arange(-150.0, 150.0)
+    time = np.arange(300) * 60_000_000_000
+    for prices in (close, close[::-1]):
+        rows = compute(time, prices, prices, prices, prices, prices)
+        assert_in_range(rows[100:])
+        # Rising (or falling) without a step back is the strongest trend there is.
+        assert (rows[100:, FEATURE_NAMES.index("trend_strength")] == 1.0).all()
+        assert np.allclose(np.abs(rows[100:, FEATURE_NAMES.index("mom_50")]), np.sqrt(50.0))
