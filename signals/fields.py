@@ -1,0 +1,123 @@
+"""The six numbers about a signal that the outcome model reads, all known at the close of the signal bar.
+
+Knows nothing of outcomes or of the account: the account's own fields join them in the observation.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from features.spec import index
+from market.errors import DataError
+
+FloatArray = npt.NDArray[np.float64]
+
+SIGNAL_FIELDS = (
+    "trend_strength",
+    "volatility_regime",
+    "momentum_score",
+    "rule_confidence",
+    "entry_quality",
+    "risk_reward_ratio",
+)
+POOLED = "*"
+QUANTILES = 101
+FEWEST_ROWS = 50
+
+
+@dataclass(frozen=True)
+class VolatilityRanks:
+    """Where a market's atr_ratio stood among the training rows: one sorted float64[Q] of quantiles per
+    symbol.
+
+    The key "*" holds the pooled quantiles, which answer for a symbol that training had not seen (or saw in
+    fewer than 50 rows).
+    """
+
+    quantiles: Mapping[str, FloatArray]
+
+    def __post_init__(self) -> None:
+        if POOLED not in self.quantiles:
+            raise DataError(
+                "volatility quantiles", sorted(self.quantiles), f"add the pooled quantiles under {POOLED!r}"
+            )
+        for symbol, values in self.quantiles.items():
+            if (
+                values.ndim != 1
+                or values.size < 2
+                or not np.all(np.isfinite(values))
+                or np.any(np.diff(values) < 0)
+            ):
+                raise DataError(
+                    f"volatility quantiles of {symbol}", values, "give two or more finite, rising numbers"
+                )
+
+    @classmethod
+    def fit(cls, symbols: Sequence[str], symbol: npt.NDArray[np.integer], atr_ratio: FloatArray) -> Self:
+        """Quantiles of atr_ratio float64[n] for each of `symbols`, `symbol` int[n] being the index of a row's
+        symbol.
+
+        Give training rows only. Raises DataError where no finite value is left.
+        """
+        finite = np.isfinite(atr_ratio)
+        if not np.any(finite):
+            raise DataError("atr_ratio", atr_ratio, "give at least one row after the features' warm-up")
+        shares = np.linspace(0.0, 1.0, QUANTILES)
+        groups = {POOLED: atr_ratio[finite]}
+        for number, name in enumerate(symbols):
+            rows = atr_ratio[finite & (symbol == number)]
+            if rows.size >= FEWEST_ROWS:
+                groups[name] = rows
+        return cls({name: np.quantile(rows, shares) for name, rows in groups.items()})
+
+    def rank(self, symbol: str, atr_ratio: FloatArray) -> FloatArray:
+        """Share of training rows below atr_ratio float64[N], in [0, 1]; NaN stays NaN."""
+        values = self.quantiles.get(symbol, self.quantiles[POOLED])
+        return np.interp(atr_ratio, values, np.linspace(0.0, 1.0, values.size))
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Plain lists, for JSON."""
+        return {name: values.tolist() for name, values in self.quantiles.items()}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Sequence[float] | FloatArray]) -> Self:
+        """Back from `to_dict`, bit for bit. Raises DataError for quantiles that are not finite and rising."""
+        return cls({name: np.asarray(values, dtype=np.float64) for name, values in plain.items()})
+
+
+def signal_fields(
+    symbol: str,
+    features: FloatArray,
+    side: npt.NDArray[np.integer],
+    close: FloatArray,
+    level: FloatArray,
+    stop: FloatArray,
+    take_profit: FloatArray,
+    confidence: FloatArray,
+    ranks: VolatilityRanks,
+) -> FloatArray:
+    """SIGNAL_FIELDS of N signals of one symbol, float64[N, 6], each within [-1, 1].
+
+    `features` float64[N, 31] are the rows of the signal bars; prices are in the market's unit, `confidence`
+    in [0, 1]; a NaN feature gives a NaN field. trend_strength is feature 29 (Kaufman's efficiency ratio);
+    volatility_regime the rank of atr_ratio; momentum_score tanh(mom_20) in the trade's direction;
+    entry_quality the way the close has gone from the rule's level towards the target, in ATR14 (0 on a market
+    without range); risk_reward_ratio the planned target over the planned stop distance, less 2.
+    """
+    atr_ratio = features[:, index("atr_ratio")]
+    atr = atr_ratio * close
+    progress = np.asarray(side * (close - level), dtype=np.float64)
+    moved = np.divide(progress, atr, out=np.zeros_like(progress), where=atr != 0)
+    planned = np.abs(take_profit - close) / np.abs(close - stop)
+    fields = (
+        features[:, index("trend_strength")],
+        ranks.rank(symbol, atr_ratio),
+        np.tanh(features[:, index("mom_20")]) * side,
+        confidence,
+        np.clip(moved, -1.0, 1.0),
+        np.clip(planned - 2.0, -1.0, 1.0),
+    )
+    return np.ascontiguousarray(np.stack(fields, axis=1), dtype=np.float64)

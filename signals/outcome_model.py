@@ -1,0 +1,260 @@
+"""The calibrated outcome model p(x): the probability of each R-bin given the six signal fields.
+
+Knows nothing of sizes. Three quadratic logits, one for win or loss, one for which bin among the losses and
+one among the wins; each is fitted by scikit-learn (imported only there), answered by NumPy, and shrunk
+towards its base rates as far as unseen trades ask for it. Nested rather than one flat multinomial, because
+how large a win is follows from the planned target and is easy to tell, while whether a trade wins is not: one
+common regularisation would let the easy part overfit the hard one. Letters: x are the fields, r the outcomes
+in R, C scikit-learn's inverse regularisation, N rows, J bins (losses first), T = 27 terms, K = J + 2 columns
+(loss, win, then the J bins), s the shrinkage.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from market.errors import DataError
+from market.splits import purged_folds
+from signals.fields import SIGNAL_FIELDS
+from signals.outcome_bins import bin_edges, bins_of
+from signals.outcome_logit import TERMS, Folds, Scaling, choose, fit_logits, log_softmax, shrunk
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+FEWEST_ROWS = 100
+FOLDS = 5
+STAGES = ("win or loss", "which loss", "which win")
+
+
+@dataclass(frozen=True)
+class OutcomeModel:
+    """p(x) over J bins of R, as flat arrays: it travels without pickle.
+
+    `edges` float64[J - 1] separate the bins, one of them being 0; `outcome_r` float64[J] is the mean training
+    R (gross less cost) of each bin. `center` and `scale` [6], `term_center` and `term_scale` [T],
+    `coefficient` [T, K], `intercept` and `base` (log base rates) [K] are the three logits. For each of
+    STAGES, `shrink` [3] in [0, 1] says how far its logits stand from the base rates (0: no skill found, every
+    signal gets the base rates), `regularisation` [3] is C, and `stage_skill` [3] is 1 - log loss / log loss
+    of the base rates, on trades that neither the weights nor C nor s had seen; it may be negative. s is 0
+    unless that skill exceeds its standard error. `log_loss_skill` is the same for the J bins as a whole,
+    `rows` counts the training trades.
+    """
+
+    edges: FloatArray
+    outcome_r: FloatArray
+    center: FloatArray
+    scale: FloatArray
+    term_center: FloatArray
+    term_scale: FloatArray
+    coefficient: FloatArray
+    intercept: FloatArray
+    base: FloatArray
+    shrink: FloatArray
+    regularisation: FloatArray
+    stage_skill: FloatArray
+    log_loss_skill: float
+    rows: int
+
+    @classmethod
+    def fit(
+        cls, x: FloatArray, r: FloatArray, signal_time: IntArray, exit_time: IntArray, folds: int = FOLDS
+    ) -> Self:
+        """Fit on x float64[N, 6], r float64[N] (gross less cost), times int64[N] in ns, signal_time in order.
+
+        C and s minimise the log loss over `folds` blocks of time, each predicted by logits whose training
+        trades do not overlap it; a stage whose gain over its base rates, on blocks where nothing was chosen,
+        does not exceed its standard error gets s = 0. Deterministic. Raises DataError for fewer than 100
+        rows, shapes that do not fit, values that are not finite, unsorted times, or trades that all won or
+        all lost.
+        """
+        _check_training(x, r, signal_time, exit_time)
+        with _one_thread():
+            return cls._fit_on_edges(x, r, signal_time, exit_time, folds, bin_edges(r))
+
+    @classmethod
+    def _fit_on_edges(
+        cls,
+        x: FloatArray,
+        r: FloatArray,
+        signal_time: IntArray,
+        exit_time: IntArray,
+        folds: int,
+        edges: FloatArray,
+    ) -> Self:
+        bins, losses = bins_of(r, edges), _losses(edges)
+        # Per stage the class of each trade, -1 where the question does not arise.
+        classes = (
+            (bins >= losses).astype(np.int64),
+            np.where(bins < losses, bins, -1),
+            np.where(bins >= losses, bins - losses, -1),
+        )
+        counts = (2, losses, edges.size + 1 - losses)
+        splits = _splits(signal_time, exit_time, folds)
+        choices = [choose(x, stage, count, splits) for stage, count in zip(classes, counts, strict=True)]
+        scaling = Scaling.fit(x)
+        terms = scaling.terms(x)
+        logits = [
+            fit_logits(terms[stage >= 0], stage[stage >= 0], count, (choice.regularisation,))[0]
+            for stage, count, choice in zip(classes, counts, choices, strict=True)
+        ]
+        in_bin = np.bincount(bins, minlength=edges.size + 1)
+        outcome_r = np.bincount(bins, weights=r, minlength=edges.size + 1) / np.maximum(in_bin, 1)
+        base_loss = np.array([choice.base_loss for choice in choices])
+        loss = np.array([choice.loss for choice in choices])
+        return cls(
+            edges=edges,
+            outcome_r=outcome_r,
+            **scaling._asdict(),
+            coefficient=np.concatenate([logit.coefficient for logit in logits], axis=1),
+            intercept=np.concatenate([logit.intercept for logit in logits]),
+            base=np.concatenate([logit.base for logit in logits]),
+            shrink=np.array([choice.shrink for choice in choices]),
+            regularisation=np.array([choice.regularisation for choice in choices]),
+            stage_skill=1.0 - np.divide(loss, base_loss, out=np.ones(len(STAGES)), where=base_loss > 0.0),
+            log_loss_skill=1.0 - float(loss.sum() / base_loss.sum()),
+            rows=len(r),
+        )
+
+    def probability(self, x: FloatArray) -> FloatArray:
+        """P(bin) float64[N, J] of x float64[N, 6]; rows sum to 1, a row with NaN gives NaN. Raises DataError
+        for shapes."""
+        if x.ndim != 2 or x.shape[1] != self.center.size:
+            raise DataError("fields shape", x.shape, f"give N rows of {self.center.size} fields")
+        scaling = Scaling(self.center, self.scale, self.term_center, self.term_scale)
+        logits = scaling.terms(x) @ self.coefficient + self.intercept
+        losses = _losses(self.edges)
+        side, loss, win = (
+            shrunk(log_softmax(logits[:, part]), self.base[part], float(self.shrink[stage]))
+            for stage, part in enumerate((slice(0, 2), slice(2, 2 + losses), slice(2 + losses, None)))
+        )
+        return np.exp(np.concatenate((loss + side[:, :1], win + side[:, 1:]), axis=1))
+
+    def win_probability(self, x: FloatArray) -> FloatArray:
+        """P(r > 0) float64[N] of x float64[N, 6]."""
+        return self.winning(self.probability(x))
+
+    def winning(self, probability: FloatArray) -> FloatArray:
+        """P(r > 0) float64[N] out of probability float64[N, J], which may come from `cross_fitted`."""
+        winning: FloatArray = probability[:, _losses(self.edges) :].sum(axis=1)
+        return winning
+
+    @property
+    def verdict(self) -> str:
+        """In words, whether the fields tell wins from losses."""
+        figures = (
+            f"log-loss skill {self.stage_skill[0]:+.4f} on unseen trades, shrinkage {self.shrink[0]:.2f}"
+        )
+        found = "skill found" if self.shrink[0] > 0 else "no skill proven, every signal gets the base rate"
+        return f"{found} ({figures})"
+
+    def to_arrays(self) -> dict[str, FloatArray]:
+        """Every attribute by name; the single numbers as arrays of shape [1]."""
+        return {
+            field.name: np.atleast_1d(np.asarray(getattr(self, field.name), dtype=np.float64))
+            for field in fields(self)
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.floating]]) -> Self:
+        """Back from `to_arrays`, bit for bit. Raises DataError for a missing, misshapen or non-finite
+        array."""
+        names = [field.name for field in fields(cls)]
+        if set(arrays) != set(names):
+            raise DataError("outcome model arrays", sorted(arrays), f"give {', '.join(names)}")
+        plain = {name: np.array(values, dtype=np.float64) for name, values in arrays.items()}
+        bins = plain["edges"].size + 1
+        shapes: dict[str, tuple[int, ...]] = {
+            "edges": (bins - 1,),
+            "outcome_r": (bins,),
+            "coefficient": (TERMS, bins + 2),
+        }
+        shapes |= {
+            "center": (len(SIGNAL_FIELDS),),
+            "scale": (len(SIGNAL_FIELDS),),
+            "log_loss_skill": (1,),
+            "rows": (1,),
+        }
+        shapes |= {
+            "term_center": (TERMS,),
+            "term_scale": (TERMS,),
+            "intercept": (bins + 2,),
+            "base": (bins + 2,),
+        }
+        shapes |= {name: (len(STAGES),) for name in ("shrink", "regularisation", "stage_skill")}
+        for name, values in plain.items():
+            if values.shape != shapes[name] or not np.all(np.isfinite(values)):
+                raise DataError(
+                    f"outcome model, {name}", values, f"give finite numbers of shape {list(shapes[name])}"
+                )
+        if not np.any(plain["edges"] == 0.0) or np.any(np.diff(plain["edges"]) <= 0.0):
+            raise DataError("outcome model, edges", plain["edges"], "give rising edges, one of them 0")
+        single = {"log_loss_skill": float(plain.pop("log_loss_skill")[0]), "rows": int(plain.pop("rows")[0])}
+        return cls(**plain, **single)  # type: ignore[arg-type]  # the names were compared above
+
+
+def cross_fitted(
+    x: FloatArray, r: FloatArray, signal_time: IntArray, exit_time: IntArray, folds: int = FOLDS
+) -> FloatArray:
+    """P(bin) float64[N, J] of each training row from a model that saw neither the row nor any trade
+    overlapping its block.
+
+    Arguments as in `OutcomeModel.fit`, which on the same rows gives the same bins. The bin edges come from
+    all training outcomes, those of the predicted row among them: they say how outcomes are distributed, never
+    which row has which, so no row's own outcome can be read out of its probabilities. Weights, base rates, C
+    and s are chosen afresh for each block.
+    """
+    _check_training(x, r, signal_time, exit_time)
+    edges = bin_edges(r)
+    probability = np.full((len(r), edges.size + 1), np.nan)
+    with _one_thread():
+        for train, test in _splits(signal_time, exit_time, folds):
+            rows = (x[train], r[train], signal_time[train], exit_time[train])
+            probability[test] = OutcomeModel._fit_on_edges(*rows, folds, edges).probability(x[test])
+    return probability
+
+
+def _losses(edges: FloatArray) -> int:
+    """How many of the bins hold losses (r <= 0): the first ones."""
+    return int(np.searchsorted(edges, 0.0, side="right"))
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Matrices this small gain nothing from threads: they only wait for each other (10 x slower)."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    return threadpool_limits(limits=1)  # type: ignore[no-any-return]
+
+
+def _splits(signal_time: IntArray, exit_time: IntArray, folds: int) -> Folds:
+    return list(purged_folds(signal_time, exit_time, folds))
+
+
+def _check_training(x: FloatArray, r: FloatArray, signal_time: IntArray, exit_time: IntArray) -> None:
+    rows = len(r)
+    if x.shape != (rows, len(SIGNAL_FIELDS)) or len(signal_time) != rows or len(exit_time) != rows:
+        seen = (x.shape, r.shape, signal_time.shape, exit_time.shape)
+        raise DataError(
+            "training shapes", seen, f"give N rows of {len(SIGNAL_FIELDS)} fields, N outcomes and N times"
+        )
+    if rows < FEWEST_ROWS:
+        raise DataError(
+            "training trades", rows, f"give at least {FEWEST_ROWS}, from more bars or more markets"
+        )
+    sound = np.isfinite(x).all(axis=1) & np.isfinite(r)
+    if not np.all(sound):
+        row = int(np.argmin(sound))
+        raise DataError(
+            f"training row {row}", [*x[row].tolist(), float(r[row])], "give finite fields and outcomes"
+        )
+    late = np.flatnonzero(np.diff(signal_time) < 0)
+    if late.size:
+        raise DataError(
+            f"training row {int(late[0]) + 1}, signal_time",
+            int(signal_time[late[0] + 1]),
+            "sort the trades by time",
+        )

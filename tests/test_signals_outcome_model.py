@@ -1,0 +1,212 @@
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from market.errors import DataError
+from market.splits import purged_folds
+from signals.calibration import calibration_report
+from signals.outcome_bins import bin_edges, bins_of
+from signals.outcome_model import OutcomeModel, cross_fitted
+
+HOUR = 3_600_000_000_000
+
+
+def planted(count: int, seed: int = 0, edge: float = 1.0):
+    """Trades whose p(win) is known: x, r, times of signal and exit, p; momentum turns with volatility."""
+    random = np.random.default_rng(seed)
+    x = np.stack(
+        (
+            random.random(count),
+            random.random(count),
+            random.uniform(-1, 1, count),
+            random.random(count),
+            random.uniform(-1, 1, count),
+            random.uniform(-1, 1, count),
+        ),
+        axis=1,
+    )
+    reward = x[:, 5] + 2
+    score = (x[:, 0] - 0.5) + 0.8 * (x[:, 3] - 0.5) - 3.0 * x[:, 2] * (x[:, 1] - 0.5)
+    p = 1 / (1 + np.exp(np.log(reward) - edge * score))
+    won = random.random(count) < p
+    r = np.where(won, reward - 0.05, -1.05) + random.normal(0, 0.02, count)
+    signal_time = np.cumsum(random.integers(1, 10, count)) * HOUR
+    return x, r, signal_time, signal_time + random.integers(1, 60, count) * HOUR, p
+
+
+@pytest.fixture(scope="module")
+def market():
+    return planted(3000)
+
+
+@pytest.fixture(scope="module")
+def model(market):
+    return OutcomeModel.fit(*market[:4])
+
+
+def test_planted_skill_is_found_and_its_probabilities_are_calibrated(market, model):
+    assert model.stage_skill[0] > 0.02
+    assert model.log_loss_skill > 0.02
+    assert model.shrink[0] > 0.5
+    assert "skill found" in model.verdict
+    x, r, _, _, p = planted(20_000, seed=1)
+    stated = model.win_probability(x)
+    assert np.corrcoef(stated, p)[0, 1] > 0.9
+    report = calibration_report(stated, r > 0)
+    assert report.log_loss < report.base_log_loss - 0.01
+    assert report.expected_calibration_error < 0.03
+
+
+def test_probabilities_add_up_and_expect_the_mean(market, model):
+    x, r = market[:2]
+    probability = model.probability(x)
+    assert probability.shape == (len(x), len(model.outcome_r))
+    np.testing.assert_allclose(probability.sum(axis=1), 1.0, atol=1e-12)
+    assert (probability > 0).all()
+    np.testing.assert_allclose(model.win_probability(x), probability[:, model.outcome_r > 0].sum(axis=1))
+    bins = bins_of(r, model.edges)
+    for number, mean in enumerate(model.outcome_r):
+        assert mean == pytest.approx(r[bins == number].mean(), abs=1e-12)
+    assert (probability @ model.outcome_r).mean() == pytest.approx(r.mean(), abs=0.02)
+
+
+def test_a_market_without_skill_gets_its_base_rates():
+    proven = 0
+    for seed in range(8):
+        x, r, signal_time, exit_time, _ = planted(500, seed=5 + seed)
+        # The outcomes of other trades: nothing in x can tell them.
+        r = np.random.default_rng(seed).permutation(r)
+        model = OutcomeModel.fit(x, r, signal_time, exit_time)
+        if model.shrink[0] > 0.0:
+            proven += 1
+            continue
+        assert "no skill" in model.verdict
+        stated = model.win_probability(x)
+        assert np.ptp(stated) < 1e-12
+        assert stated[0] == pytest.approx((r > 0).mean(), abs=0.01)
+    # One in ten is what the rule allows by chance.
+    assert proven <= 2
+
+
+def test_the_stated_skill_is_met_on_trades_never_seen():
+    stated, met = [], []
+    for seed in range(4):
+        model = OutcomeModel.fit(*planted(1500, seed=20 + seed)[:4])
+        x, r, *_ = planted(8000, seed=40 + seed)
+        bins = bins_of(r, model.edges)
+        base = np.bincount(bins, minlength=len(model.outcome_r)) / len(bins)
+        loss = -np.log(model.probability(x)[np.arange(len(bins)), bins]).mean()
+        stated.append(model.log_loss_skill)
+        met.append(1 - loss / -np.log(base[bins]).mean())
+    assert np.mean(stated) == pytest.approx(np.mean(met), abs=0.03)
+
+
+def test_a_model_travels_as_arrays_bit_for_bit(market, model):
+    arrays = model.to_arrays()
+    assert all(values.dtype == np.float64 for values in arrays.values())
+    back = OutcomeModel.from_arrays({name: values.copy() for name, values in arrays.items()})
+    np.testing.assert_array_equal(back.probability(market[0]), model.probability(market[0]))
+    for field in fields(model):
+        np.testing.assert_array_equal(getattr(back, field.name), getattr(model, field.name))
+    assert (back.rows, back.log_loss_skill) == (3000, model.log_loss_skill)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(OutcomeModel)])
+def test_damaged_arrays_are_refused(model, name):
+    arrays = model.to_arrays()
+    with pytest.raises(DataError, match="arrays"):
+        OutcomeModel.from_arrays({key: values for key, values in arrays.items() if key != name})
+    for wrong in (np.full_like(arrays[name], np.nan), np.concatenate((arrays[name], arrays[name]))):
+        with pytest.raises(DataError):
+            OutcomeModel.from_arrays(arrays | {name: wrong})
+
+
+def test_the_same_trades_give_the_same_model(market, model):
+    again = OutcomeModel.fit(*market[:4])
+    for name, values in model.to_arrays().items():
+        np.testing.assert_array_equal(again.to_arrays()[name], values)
+
+
+def test_a_cross_fitted_row_does_not_know_its_own_outcome():
+    x, r, signal_time, exit_time, _ = planted(600, seed=3)
+    before = cross_fitted(x, r, signal_time, exit_time)
+    assert np.isfinite(before).all()
+    train, test = purged_folds(signal_time, exit_time, 5)[2]
+    changed = r.copy()
+    # Exchange outcomes within the fold: the distribution, and so the bins, stay as they are.
+    changed[test] = r[test][::-1]
+    np.testing.assert_array_equal(bin_edges(changed), bin_edges(r))
+    after = cross_fitted(x, changed, signal_time, exit_time)
+    np.testing.assert_array_equal(after[test], before[test])
+    assert not np.array_equal(after[train], before[train])
+
+
+def test_a_cross_fitted_row_does_not_know_trades_that_overlap_its_block():
+    x, r, signal_time, exit_time, _ = planted(600, seed=4)
+    train, test = purged_folds(signal_time, exit_time, 5)[2]
+    purged = np.setdiff1d(np.arange(600), np.concatenate((train, test)))
+    assert len(purged) >= 4
+    changed = r.copy()
+    changed[purged] = r[purged][::-1]
+    assert not np.array_equal(changed, r)
+    before, after = (cross_fitted(x, outcome, signal_time, exit_time) for outcome in (r, changed))
+    np.testing.assert_array_equal(after[test], before[test])
+
+
+def test_cross_fitted_and_fitted_models_speak_of_the_same_bins(market, model):
+    x, r, signal_time, exit_time, p = market
+    probability = cross_fitted(x, r, signal_time, exit_time)
+    assert probability.shape == (len(x), len(model.outcome_r))
+    assert np.corrcoef(model.winning(probability), p)[0, 1] > 0.8
+    report = calibration_report(model.winning(probability), r > 0)
+    assert report.log_loss < report.base_log_loss
+
+
+def test_fields_far_outside_the_training_trades_stay_tame(market, model):
+    far = np.full((1, 6), 1e6)
+    assert np.isfinite(model.probability(far)).all()
+    near = np.where(market[0].mean(axis=0) < far, market[0].mean(axis=0) + 3 * market[0].std(axis=0), 0.0)
+    np.testing.assert_allclose(model.probability(far), model.probability(near), rtol=1e-9)
+
+
+def test_a_field_that_never_moved_in_training_has_no_say():
+    x, r, signal_time, exit_time, _ = planted(1000, seed=6)
+    x[:, 3] = 0.5
+    model = OutcomeModel.fit(x, r, signal_time, exit_time)
+    other = x.copy()
+    other[:, 3] = 0.9
+    np.testing.assert_array_equal(model.probability(other), model.probability(x))
+
+
+def test_unusable_training_trades_are_refused(market):
+    x, r, signal_time, exit_time, _ = (column[:150].copy() for column in market)
+    with pytest.raises(DataError, match="at least 100"):
+        OutcomeModel.fit(x[:99], r[:99], signal_time[:99], exit_time[:99])
+    OutcomeModel.fit(x[:100], r[:100], signal_time[:100], exit_time[:100])
+    with pytest.raises(DataError, match="shapes"):
+        OutcomeModel.fit(x[:, :5], r, signal_time, exit_time)
+    with pytest.raises(DataError, match="sort"):
+        OutcomeModel.fit(x, r, signal_time[::-1].copy(), exit_time[::-1].copy())
+    with pytest.raises(DataError, match="wins"):
+        OutcomeModel.fit(x, -np.abs(r), signal_time, exit_time)
+    for row, column in ((7, 2), (8, 0)):
+        broken = x.copy()
+        broken[row, column] = np.nan
+        with pytest.raises(DataError, match=f"row {row}"):
+            OutcomeModel.fit(broken, r, signal_time, exit_time)
+    for function in (OutcomeModel.fit, cross_fitted):
+        with pytest.raises(DataError, match="row 9"):
+            function(x, np.where(np.arange(150) == 9, np.inf, r), signal_time, exit_time)
+
+
+def test_fields_of_another_shape_are_refused_and_nan_stays_nan(model):
+    with pytest.raises(DataError):
+        model.probability(np.zeros((3, 5)))
+    with pytest.raises(DataError):
+        model.probability(np.zeros(6))
+    rows = np.zeros((2, 6))
+    rows[1, 4] = np.nan
+    stated = model.probability(rows)
+    assert np.isfinite(stated[0]).all()
+    assert np.isnan(stated[1]).all()
