@@ -1,0 +1,96 @@
+"""What every replica holds: its home, its API keys and its door to the journal, as deployed.
+
+Knows nothing of Ray, HTTP or sizes.
+"""
+
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from journal.store import Journal
+from market.errors import ConfigError, InputError
+from market.home import home as default_home
+from serving.guard import Keys
+from serving.schemas import Strict
+
+
+class Deployed(Strict):
+    """`user_config` of an application, as whoever deploys resolved it: paths and digests, never an alias."""
+
+    home: Path | None = Field(default=None, description="absolute; BALLAST_HOME of the process where absent")
+    bundle: Path | None = Field(default=None, description="folder of the bundle; absent: the rule answers")
+    digest: str | None = Field(default=None, description="SHA-256 of the bundle, which names the folder")
+    status: Annotated[str, Field(pattern=r"^\w[\w .,:/+-]{0,29}$")] | None = Field(
+        default=None, description="registry status of the bundle, as answers and narratives print it"
+    )
+
+    @model_validator(mode="after")
+    def _resolved(self) -> Self:
+        for name in ("home", "bundle"):
+            path = getattr(self, name)
+            if path is not None and not path.is_absolute():
+                raise ConfigError(name, str(path), "give an absolute path")
+        if self.digest != (None if self.bundle is None else self.bundle.name):
+            raise ConfigError("digest", self.digest, "give it with the folder of its name, or neither")
+        return self
+
+
+class Desk:
+    """The state of one replica. Threads share it: each thing in it is replaced whole."""
+
+    def __init__(self, name: str) -> None:
+        # One writer per process and life, so that no chain of the journal is ever continued by another.
+        self.writer = f"{name}-{uuid.uuid4().hex}"
+        self.refused: dict[str, str] | None = None  # why the last deployment was not taken over
+        self._home: Path | None = None
+        self._keys: Keys | None = None
+        self._journal: Journal | None = None
+
+    @property
+    def home(self) -> Path:
+        """As deployed, else that of the environment."""
+        if self._home is None:
+            self._home = default_home()
+        return self._home
+
+    @property
+    def keys(self) -> Keys:
+        """The API keys of this home."""
+        if self._keys is None:
+            self._keys = Keys(self.home, os.environ)
+        return self._keys
+
+    @property
+    def journal(self) -> Journal:
+        """This replica's door to the journal of this home."""
+        if self._journal is None:
+            self._journal = Journal(f"sqlite:///{self.home / 'journal' / 'journal.db'}", self.writer)
+        return self._journal
+
+    def deploy(self, config: Mapping[str, Any]) -> None:
+        """Take over `config`, the fields of `Deployed`; an unusable one leaves the old state as it was.
+
+        Nothing is raised: Serve would try again and again, and then run on with half of its replicas.
+        """
+        try:
+            self.take(Deployed.model_validate(dict(config)))
+            self.refused = None
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            place = ".".join(["user_config", *map(str, first["loc"])])
+            self.refused = {"field": place, "mend": first["msg"]}
+        except InputError as error:
+            self.refused = {"field": error.field, "mend": error.mend}
+
+    def take(self, deployed: Deployed) -> None:
+        """Take over a checked deployment, whole or not at all; InputError where it cannot be used."""
+        if deployed.home is not None and deployed.home != self._home:
+            self._home, self._keys, self._journal = deployed.home, None, None
+
+    def health(self) -> dict[str, Any]:
+        """What /healthz tells."""
+        return {"status": "ok", "refused": self.refused}

@@ -1,0 +1,229 @@
+"""Serve on this machine: a Ray cluster of its own, the three applications, and nothing left when they stop.
+
+Knows nothing of what the applications answer.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from market.errors import ConfigError, InputError
+from serving.cluster import APPLICATIONS, Config, desired, environment, fetch, own_ports, push, swap, token_of
+from serving.guard import KEYS_FILE, Keys
+
+DEFAULT_PORT: Final = 8100
+DASHBOARD_PORT: Final = 8265
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+START_SECONDS: Final = 240.0  # some 20 on two idle cores; a crowded machine takes its time
+SWAP_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 20.0
+
+
+class StartError(InputError):
+    """The applications did not come up; the value holds what Ray said."""
+
+
+@dataclass
+class Server:
+    """Three running applications at `url` (`url`/sizing and so on); a context manager that stops them."""
+
+    url: str
+    dashboard: str  # Ray's, through which a running deployment is changed
+    token: str | None = field(repr=False)  # for the dashboard
+    process: "subprocess.Popen[bytes]"
+    folder: Path  # Ray's sessions and logs, gone when it stops
+
+    def swap(self, bundle: Path | None, status: str | None) -> None:
+        """Put another bundle, or none, behind /sizing; returns when it answers, or raises BundleError."""
+        swap(self.dashboard, bundle, status, self.token)
+        self.await_bundle(bundle)
+
+    def await_bundle(self, bundle: Path | None) -> None:
+        """Return once /sizing answers from `bundle`; StartError with the reason where it goes on without."""
+        deadline = time.monotonic() + SWAP_SECONDS
+        while reason := self._not_taken(bundle):
+            if time.monotonic() > deadline:
+                raise StartError("bundle", str(bundle), f"the replicas did not take it over: {reason}")
+            time.sleep(0.1)
+
+    def _not_taken(self, bundle: Path | None) -> str | None:
+        """Why /sizing does not answer from `bundle`; None where it does, or where keys hide it from here."""
+        code, body = fetch(f"{self.url}/sizing/healthz")
+        if code == 401:
+            return None
+        if code != 200:
+            return f"no answer ({code})"
+        health = json.loads(body)
+        wanted = None if bundle is None else bundle.name
+        return None if health["bundle"] == wanted else f"refused: {health['refused']}"
+
+    def stop(self) -> None:
+        """End every process that was started. May be called again."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        # Ray's own helpers end a moment after it; one that does not would hold its ports.
+        deadline = time.monotonic() + STOP_SECONDS
+        while left := processes_of(self.folder):
+            if time.monotonic() > deadline:
+                for number in left:
+                    with suppress(ProcessLookupError):
+                        os.kill(number, signal.SIGKILL)
+            time.sleep(0.1)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def start(
+    home: Path,
+    *,
+    bundle: Path | None = None,
+    status: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    replicas: int = 1,
+    say: Callable[[str], None] = lambda text: None,
+) -> Server:
+    """Start Ray and Serve for `home`; returns once all three applications answer.
+
+    `bundle` is the folder of a policy bundle, None for the rule alone; `status` its registry status. One
+    replica each is what two cores carry; a server takes two, so that no crash or code change is felt.
+    `say` hears what is being waited for. ConfigError for a port in use, or for a host beyond loopback without
+    API keys; BundleError for an unsound bundle; StartError where Ray or an application fails.
+    """
+    config = desired(home, bundle, status, host=host, port=port, replicas=replicas)
+    if host not in LOOPBACK and not Keys(home, os.environ).required():
+        raise ConfigError("host", host, f"beyond loopback keys are a must: write {home / KEYS_FILE}")
+    for needed in (port, *own_ports(port)[-2:]):
+        if not _is_free(host if needed == port else "", needed):
+            raise ConfigError("port", port, f"{needed} is in use: give another port")
+    # Ray's sockets lie here and may have 107 characters in all. Only the owner may enter: the admin socket of
+    # HAProxy would let anybody in.
+    folder = Path(tempfile.mkdtemp(prefix="ballast-serve-", dir="/tmp"))
+    surroundings = environment(os.environ, home, folder, port)
+    dashboard_port = DASHBOARD_PORT if _is_free("127.0.0.1", DASHBOARD_PORT) else _free_port()
+    with (folder / "ray.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving.local_cluster", str(folder), str(dashboard_port)],
+            env=surroundings,
+            stdin=subprocess.PIPE,  # ends with this process, and the cluster with it
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is this process's to handle
+        )
+    shown_host = f"[{host}]" if ":" in host else host
+    server = Server(
+        f"http://{shown_host}:{port}",
+        f"http://127.0.0.1:{dashboard_port}",
+        token_of(surroundings),
+        process,
+        folder,
+    )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        say("Ray is starting")
+        _wait(
+            lambda: _ray_answers(server),
+            deadline,
+            "Ray does not come up: is the machine out of memory or processors?",
+        )
+        push(server.dashboard, config, server.token)
+        say("the applications are starting")
+        _wait(
+            lambda: _all_answer(server, config),
+            deadline,
+            "the applications do not come up: is the machine out of memory or processors?",
+        )
+        server.await_bundle(bundle)
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
+@contextmanager
+def serving(home: Path, digest: str | None, status: str, port: int = DEFAULT_PORT) -> Iterator[str]:
+    """`start` for a bundle of this home, or for the rule alone (None), as a context that gives the URL."""
+    bundle = None if digest is None else home / "bundles" / digest
+    with start(home, bundle=bundle, status=status, port=port) as server:
+        yield server.url
+
+
+def processes_of(folder: Path) -> list[int]:
+    """The processes of the cluster in `folder`, whose name they all inherit; none where there is no /proc."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is another user's
+            if os.fsencode(folder) in (process / "environ").read_bytes():
+                found.append(int(process.name))
+    return found
+
+
+def _ray_answers(server: Server) -> bool:
+    if server.process.poll() is not None:
+        lines = (server.folder / "ray.log").read_text(errors="replace").strip().splitlines()
+        raise StartError("ray", " | ".join(lines[-3:]), "Ray ended by itself: mend what it says")
+    return fetch(f"{server.dashboard}{APPLICATIONS}", server.token, timeout=30.0)[0] == 200
+
+
+def _all_answer(server: Server, config: Config) -> bool:
+    """Whether every application answers; StartError as soon as one has failed for good."""
+    names = [application["name"] for application in config["applications"]]
+    # 401 is an answer too: keys are in force, and their hashes are all that is known here.
+    if all(fetch(f"{server.url}/{name}/healthz")[0] in (200, 401) for name in names):
+        return True
+    code, body = fetch(f"{server.dashboard}{APPLICATIONS}", server.token)
+    if code == 200:
+        for name, state in json.loads(body)["applications"].items():
+            if state["status"] == "DEPLOY_FAILED":
+                raise StartError(name, state["message"], "cannot be served: mend what Ray says")
+    return False
+
+
+def _wait(reached: Callable[[], bool], deadline: float, otherwise: str) -> None:
+    while not reached():
+        if time.monotonic() > deadline:
+            raise StartError("serve", "no answer", otherwise)
+        time.sleep(0.2)
+
+
+def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

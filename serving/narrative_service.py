@@ -1,0 +1,52 @@
+"""The /narratives application: HTTP on one side, the narrator on the other.
+
+Holds no arithmetic and no sentence.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from ray import serve
+
+from serving.answers import NarrativeAnswer
+from serving.guard import Guard
+from serving.narrative_desk import NarrativeDesk
+from serving.refusals import DOCUMENTED, install
+from serving.schemas import NarrativeRequest
+
+
+def narrative_api(desk: NarrativeDesk) -> FastAPI:
+    """The application in front of `desk`."""
+    api = FastAPI(title="Ballast narratives", description="Why a size is what it is, every number a fact.")
+    install(api)
+    api.add_middleware(Guard, keys=lambda: desk.keys)
+
+    @api.post(
+        "/", response_model=NarrativeAnswer, responses=DOCUMENTED, summary="Tell one decision or context"
+    )
+    @api.post("", include_in_schema=False)
+    def narrate(request: NarrativeRequest) -> JSONResponse:
+        return JSONResponse(desk.tell(request))
+
+    @api.get("/healthz", summary="Whether narratives are told")
+    async def healthz() -> JSONResponse:
+        return JSONResponse(desk.health())
+
+    return api
+
+
+@serve.ingress()
+class NarrativeService:
+    """One replica of /narratives."""
+
+    def __init__(self) -> None:
+        self.desk = NarrativeDesk()
+
+    def reconfigure(self, config: dict[str, Any]) -> None:
+        """Take over another home."""
+        self.desk.deploy(config)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        # Serve asks for it in the replica, so that nothing of it is ever pickled.
+        return narrative_api(self.desk)

@@ -1,0 +1,115 @@
+"""Every answer that is no success, in one form: which field, what was seen there, how to mend it.
+
+Knows nothing of sizes. Input is never sent back but for one short value.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from market.errors import InputError
+from serving.answers import RefusalAnswer
+
+LONGEST_VALUE: Final = 100
+DOCUMENTED: Final[dict[int | str, dict[str, Any]]] = {
+    401: {"model": RefusalAnswer, "description": "no valid API key, where keys are configured"},
+    413: {"model": RefusalAnswer, "description": "the body is larger than allowed"},
+    422: {"model": RefusalAnswer, "description": "field, value and mend of what is wrong"},
+    429: {"description": "too many requests are waiting: try again after Retry-After seconds"},
+}
+
+
+class Unavailable(Exception):
+    """Something this service stands on does not work now; a retry may succeed."""
+
+    def __init__(self, field: str, mend: str) -> None:
+        super().__init__(f"{field}: {mend}")
+        self.field, self.mend = field, mend
+
+
+class NotFound(InputError):
+    """The thing that was named does not exist."""
+
+
+def refusal(status: int, field: str, mend: str, *value: object) -> JSONResponse:
+    """The answer; at most one `value`, shown if it is short."""
+    error = {"field": field} | ({"value": shown(value[0])} if value else {}) | {"mend": mend}
+    return JSONResponse({"error": error}, status_code=status)
+
+
+def shown(value: object) -> object:
+    """The value as it may stand in an answer: short plain ones as they are, others by kind and length."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else repr(value)
+    if isinstance(value, int):
+        return value if abs(value) < 2**53 else "an integer of more than 15 digits"
+    text = value if isinstance(value, str) else str(value) if not isinstance(value, Mapping | list) else ""
+    if text:
+        return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
+    return f"{type(value).__name__} of {len(value)}" if isinstance(value, Mapping | list | str) else text
+
+
+def install(api: FastAPI) -> None:
+    """Have `api` answer every failure in this form."""
+    api.add_exception_handler(RequestValidationError, _invalid)
+    api.add_exception_handler(InputError, _refused)
+    api.add_exception_handler(Unavailable, _unavailable)
+    api.add_exception_handler(HTTPException, _http)
+    api.add_exception_handler(Exception, _failed)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    faults = error.errors()
+    first, more = faults[0], f" ({len(faults) - 1} more)" if len(faults) > 1 else ""
+    place = [str(part) for part in first["loc"][1:]]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        # A validator of the field itself names it again.
+        field = ".".join(place if place[-1:] == [cause.field] else [*place, cause.field])
+        return refusal(422, field, cause.mend + more, cause.value)
+    if first["type"] == "json_invalid":
+        return refusal(422, "body", f"send valid JSON ({cause} at character {place[0]})")
+    field, mend = ".".join(place) or "body", first["msg"][:1].lower() + first["msg"][1:] + more
+    if first["type"] == "missing":
+        return refusal(422, field, mend)
+    if first["type"] in ("too_short", "too_long"):
+        bounds = first["ctx"]
+        wanted = (
+            f"at least {bounds['min_length']}"
+            if first["type"] == "too_short"
+            else f"at most {bounds['max_length']}"
+        )
+        return refusal(422, field, f"give {wanted}{more}", bounds["actual_length"])
+    return refusal(422, field, mend, first["input"])
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, InputError)
+    return refusal(404 if isinstance(error, NotFound) else 422, error.field, error.mend, error.value)
+
+
+async def _unavailable(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Unavailable)
+    return refusal(503, error.field, error.mend)
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return refusal(404, "path", "docs lists what there is", request.url.path)
+    if error.status_code == 405:
+        return refusal(405, "method", "docs lists what there is", request.method)
+    return refusal(error.status_code, "request", str(error.detail))
+
+
+async def _failed(request: Request, error: Exception) -> JSONResponse:
+    # Starlette raises the error again once this is sent, so that the replica's log has it whole.
+    return refusal(500, "server", "the failure is in the server's log; nothing was decided")

@@ -1,0 +1,62 @@
+"""The /sizing application: HTTP on one side, the sizing desk on the other.
+
+Holds no arithmetic.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from pydantic import TypeAdapter
+from ray import serve
+
+from features.kernel import warm
+from mlops.registry import ModelVersion, read_export
+from serving.answers import SizingAnswer
+from serving.guard import Guard
+from serving.refusals import DOCUMENTED, install
+from serving.schemas import SizingRequest
+from serving.sizing_desk import SizingDesk
+
+VERSIONS = TypeAdapter(list[ModelVersion])
+
+
+def sizing_api(desk: SizingDesk) -> FastAPI:
+    """The application in front of `desk`."""
+    api = FastAPI(title="Ballast sizing", description="How large a position may be, and which rule says so.")
+    install(api)
+    api.add_middleware(Guard, keys=lambda: desk.keys)
+
+    @api.post("/", response_model=SizingAnswer, responses=DOCUMENTED, summary="Size one signal")
+    @api.post("", include_in_schema=False)
+    def size(request: SizingRequest) -> JSONResponse:
+        return JSONResponse(desk.decide(request))
+
+    @api.get("/models", summary="All registered versions, oldest first")
+    def models() -> JSONResponse:
+        return JSONResponse(
+            VERSIONS.dump_python(read_export(desk.home), mode="json", exclude={"__all__": {"path"}})
+        )
+
+    @api.get("/healthz", summary="Which bundle answers")
+    async def healthz() -> JSONResponse:
+        return JSONResponse(desk.health())
+
+    return api
+
+
+@serve.ingress()
+class SizingService:
+    """One replica of /sizing."""
+
+    def __init__(self) -> None:
+        warm()  # or the first bars would wait for the compiler
+        self.desk = SizingDesk()
+
+    def reconfigure(self, config: dict[str, Any]) -> None:
+        """A hot swap: see `SizingDesk.deploy`."""
+        self.desk.deploy(config)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        # Serve asks for it in the replica, so that nothing of it is ever pickled.
+        return sizing_api(self.desk)

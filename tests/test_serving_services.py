@@ -1,0 +1,324 @@
+"""The three applications over HTTP, in this process and without Ray: answers, records, refusals."""
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from envs.guardrails import Limits
+from features.spec import FEATURE_NAMES, fingerprint
+from journal.store import Journal
+from mlops.versions import ModelVersion, write_export
+from serving.answers import FeaturesAnswer, NarrativeAnswer, SizingAnswer
+from serving.desk import Desk
+from serving.feature_service import feature_api
+from serving.limits_file import LimitsFolder
+from serving.narrative_desk import NarrativeDesk
+from serving.narrative_service import narrative_api
+from serving.position_sizer import NO_MODEL, PositionSizer, feature_row
+from serving.schemas import SIZING_EXAMPLE, SizingRequest, bars_of
+from serving.sizing_desk import REFUSED, SizingDesk
+from serving.sizing_service import sizing_api
+from tests.serving_bundles import bar_rows, bundle, request, saved
+from tests.serving_client import ask
+
+
+def sizing_desk(home: Path, folder: Path | None = None, status: str = "STAGING") -> SizingDesk:
+    desk = SizingDesk()
+    desk.deploy(
+        {
+            "home": str(home),
+            "bundle": None if folder is None else str(folder),
+            "digest": None if folder is None else folder.name,
+            "status": status,
+        }
+    )
+    assert desk.refused is None
+    return desk
+
+
+def journal(home: Path) -> Journal:
+    return Journal(f"sqlite:///{home}/journal/journal.db", "a-test")
+
+
+@pytest.mark.parametrize("path", ["/sizing", "/sizing/"])
+def test_size_is_answered_and_journaled_first(home: Path, path: str) -> None:
+    folder = saved(home, favourite=4)
+    desk = sizing_desk(home, folder)
+    answer = ask(sizing_api(desk), "POST", path, root="/sizing", json=request(account={"open_trades": 2}))
+    assert answer.status_code == 200
+    size = SizingAnswer.model_validate(answer.json())
+    assert (size.action, size.multiplier, size.source) == ("MODERATE", 1.25, "model")
+    assert (size.model_status, size.bundle) == ("STAGING", folder.name)
+    record = journal(home).get(size.decision_id)
+    assert (record.kind, record.writer) == ("decision", desk.writer)
+    assert {"decision_id": size.decision_id, **record.payload["decision"]} == answer.json()
+    assert record.payload["account"]["open_trades"] == 2
+    assert record.payload["features"] == SIZING_EXAMPLE["market"]["features"]
+
+
+def test_record_alone_gives_the_size_again(home: Path) -> None:
+    folder = saved(home, seed=3)
+    body = request(market={"features": None, "bars": bar_rows(300)}, limits={"max_exposure": 0.03})
+    answer = ask(sizing_api(sizing_desk(home, folder)), "POST", "/", json=body).json()
+    record = json.loads(json.dumps(journal(home).get(answer["decision_id"]).payload))
+    again = SizingRequest.model_validate(
+        request() | {name: record[name] for name in ("signal", "account", "account_id")} | {
+            "market": {"features": record["features"]}, "limits": record["tighter"],
+        }
+    )  # fmt: skip
+    row = again.market.feature_row()
+    assert row is not None
+    _, multiplier, details = PositionSizer(bundle(3), "STAGING", folder.name).get_sizing_recommendation(
+        again.signal,
+        row,
+        again.account.account(),
+        LimitsFolder(home).of(again.account_id),
+        tighter=again.limits,
+    )
+    assert Limits(**record["limits"]) == Limits()
+    assert multiplier == answer["multiplier"]
+    assert details == record["decision"]
+    assert record["bars"]["count"] == 300
+
+
+def test_in_process_and_http_give_the_same(home: Path) -> None:
+    folder = saved(home, seed=5)
+    answer = ask(sizing_api(sizing_desk(home, folder)), "POST", "/", json=request()).json()
+    asked = SizingRequest.model_validate(request())
+    row = asked.market.feature_row()
+    assert row is not None
+    details = (
+        PositionSizer(bundle(5), "STAGING", folder.name)
+        .get_sizing_recommendation(
+            asked.signal, row, asked.account.account(), LimitsFolder(home).of("default")
+        )
+        .details
+    )
+    assert answer == {"decision_id": answer["decision_id"], **details}
+
+
+def test_without_a_model_the_rule_answers_and_says_so(home: Path) -> None:
+    api = sizing_api(sizing_desk(home))
+    answer = ask(api, "POST", "/", json=request()).json()
+    assert (answer["action"], answer["source"], answer["model_status"]) == ("STANDARD", "rule", NO_MODEL)
+    assert ask(api, "GET", "/healthz").json() == {
+        "status": "ok", "refused": None, "model_status": NO_MODEL, "bundle": None,
+    }  # fmt: skip
+
+
+def test_broken_limits_file_answers_nothing_may_be_risked(home: Path) -> None:
+    (home / "limits").mkdir()
+    (home / "limits" / "desk-a.json").write_text("{")
+    api = sizing_api(sizing_desk(home, saved(home, favourite=5)))
+    answer = ask(api, "POST", "/", json=request(account_id="desk-a")).json()
+    assert (answer["multiplier"], answer["binding_rule"]) == (0.0, "invalid_limits")
+    assert answer["limits_source"].startswith("limits/desk-a.json cannot be used")
+    assert ask(api, "POST", "/", json=request()).json()["multiplier"] == 1.5
+
+
+def test_operators_limits_bind_and_are_named(home: Path) -> None:
+    (home / "limits").mkdir()
+    (home / "limits" / "desk-a.json").write_text('{"max_position": 0.005}')
+    api = sizing_api(sizing_desk(home, saved(home, favourite=5)))
+    answer = ask(api, "POST", "/", json=request(account_id="desk-a")).json()
+    assert (answer["multiplier"], answer["binding_rule"]) == (0.5, "max_position")
+    assert (answer["proposed_multiplier"], answer["limits_source"]) == (1.5, "limits/desk-a.json")
+
+
+def test_hot_swap_takes_the_new_bundle_and_an_unsound_one_leaves_the_old(home: Path) -> None:
+    first, second = saved(home, 0, favourite=1), saved(home, 1, favourite=5)
+    desk = sizing_desk(home, first)
+    api = sizing_api(desk)
+    assert ask(api, "POST", "/", json=request()).json()["action"] == "MICRO"
+    third = saved(home, 2)
+    content = bytearray((third / "policy.safetensors").read_bytes())
+    content[-1] ^= 1
+    (third / "policy.safetensors").write_bytes(content)
+    desk.deploy({"home": str(home), "bundle": str(third), "digest": third.name, "status": "PRODUCTION"})
+    assert desk.refused is not None
+    assert desk.refused["field"] == "bundle.digest"
+    assert ask(api, "GET", "/healthz").json()["refused"] == desk.refused
+    assert ask(api, "POST", "/", json=request()).json()["bundle"] == first.name
+    desk.deploy({"home": str(home), "bundle": str(second), "digest": second.name, "status": "PRODUCTION"})
+    answer = ask(api, "POST", "/", json=request()).json()
+    assert (answer["action"], answer["model_status"], answer["bundle"]) == (
+        "AGGRESSIVE",
+        "PRODUCTION",
+        second.name,
+    )
+    assert ask(api, "GET", "/healthz").json()["refused"] is None
+
+
+def test_first_bundle_that_is_unsound_leaves_the_rule_and_says_so(home: Path) -> None:
+    folder = saved(home)
+    shutil.rmtree(folder)
+    desk = SizingDesk()
+    desk.deploy({"home": str(home), "bundle": str(folder), "digest": folder.name, "status": "STAGING"})
+    answer = ask(sizing_api(desk), "POST", "/", json=request()).json()
+    assert (answer["action"], answer["source"], answer["model_status"]) == ("STANDARD", "rule", REFUSED)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"home": "relative"},
+        {"bundle": "/somewhere/abc"},
+        {"bundle": "/somewhere/abc", "digest": "abd"},
+        {"digest": "abc"},
+        {"alias": "production"},
+        {"home": 7},
+        {"status": "two\nlines"},
+    ],
+)
+def test_deployment_that_is_not_resolved_is_refused(home: Path, config: dict[str, object]) -> None:
+    desk = sizing_desk(home, saved(home, favourite=1))
+    desk.deploy(config)
+    assert desk.refused is not None
+    assert ask(sizing_api(desk), "POST", "/", json=request()).json()["action"] == "MICRO"
+
+
+def test_without_a_journal_there_is_no_size(home: Path) -> None:
+    (home / "journal").write_text("in the way")
+    answer = ask(sizing_api(sizing_desk(home)), "POST", "/", json=request())
+    assert answer.status_code == 503
+    assert answer.json()["error"]["field"] == "journal"
+    assert "multiplier" not in answer.text
+
+
+def test_replicas_and_threads_share_one_journal(home: Path) -> None:
+    desks = [sizing_desk(home) for _ in range(2)]
+    asked = SizingRequest.model_validate(request())
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda i: desks[i % 2].decide(asked), range(64)))
+    assert len({answer["decision_id"] for answer in answers}) == 64
+    assert len({json.dumps({**answer, "decision_id": ""}) for answer in answers}) == 1
+    assert journal(home).verify() == []
+    assert {journal(home).get(answer["decision_id"]).writer for answer in answers} == {
+        desk.writer for desk in desks
+    }
+
+
+def test_bars_beyond_the_signal_are_refused(home: Path) -> None:
+    body = request(
+        market={"features": None, "bars": bar_rows(120)}, signal={"timestamp": "2026-01-05T13:59:59Z"}
+    )
+    answer = ask(sizing_api(sizing_desk(home)), "POST", "/", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["error"] == {
+        "field": "market.bars",
+        "value": "2026-01-05T14:00:00+00:00",
+        "mend": "end at the signal bar: the signal is known at 2026-01-05T13:59:59+00:00",
+    }
+
+
+def test_models_come_from_the_registrys_export(home: Path) -> None:
+    api = sizing_api(sizing_desk(home))
+    assert ask(api, "GET", "/models").json() == []
+    folder = saved(home)
+    version = ModelVersion(
+        version=1,
+        digest=folder.name,
+        path=folder,
+        status="STAGING",
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        aliases=("staging",),
+    )
+    write_export(home, [version])
+    (found,) = ask(api, "GET", "/models").json()
+    assert (found["version"], found["digest"], found["status"]) == (1, folder.name, "STAGING")
+    assert "path" not in found
+
+
+def test_features_are_those_of_the_pipeline(home: Path) -> None:
+    desk = Desk("features")
+    desk.deploy({"home": str(home)})
+    rows = bar_rows(140)
+    answer = ask(
+        feature_api(desk), "POST", "/features", root="/features", json={"symbol": "eurusd", "bars": rows}
+    )
+    assert answer.status_code == 200
+    found = FeaturesAnswer.model_validate(answer.json())
+    assert (found.symbol, found.bars_seen, found.fingerprint) == ("EURUSD", 140, fingerprint())
+    parsed = SizingRequest.model_validate(request(market={"features": None, "bars": rows})).market.bars or []
+    row = feature_row(bars_of("EURUSD", parsed))
+    assert answer.json()["features"] == dict(zip(FEATURE_NAMES, row.tolist(), strict=True))
+    assert np.isfinite(row).all()
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_too_few_bars_name_the_number(home: Path, count: int) -> None:
+    desk = Desk("features")
+    desk.deploy({"home": str(home)})
+    answer = ask(feature_api(desk), "POST", "/", json={"bars": bar_rows(count)})
+    assert answer.status_code == 422
+    assert answer.json()["error"] == {"field": "bars", "value": count, "mend": "give at least 101"}
+
+
+def test_narratives_tell_a_decision_made_by_another_replica(home: Path) -> None:
+    decision = sizing_desk(home, saved(home, favourite=5)).decide(SizingRequest.model_validate(request()))
+    desk = NarrativeDesk()
+    desk.deploy({"home": str(home)})
+    for kind in ("trade_rationale", "risk_assessment", "market_narrative"):
+        body = {"kind": kind, "decision_id": decision["decision_id"]}
+        answer = ask(narrative_api(desk), "POST", "/narratives", root="/narratives", json=body)
+        assert answer.status_code == 200, answer.text
+        told = NarrativeAnswer.model_validate(answer.json())
+        assert "EURUSD" in told.text
+        assert (told.kind, told.writer, told.decision_id) == (kind, "template", decision["decision_id"])
+        assert told.facts["facts"]
+
+
+def test_narratives_tell_a_given_context(home: Path) -> None:
+    desk = NarrativeDesk()
+    desk.deploy({"home": str(home)})
+    context = {
+        "trades": 12,
+        "win_rate": 0.5,
+        "mean_r": 0.1,
+        "total_r": 1.2,
+        "max_drawdown": 0.03,
+        "average_multiplier": 0.8,
+    }
+    body = {"kind": "performance_summary", "context": {**context, "period": "this week"}}
+    assert "12 trades" in ask(narrative_api(desk), "POST", "/", json=body).json()["text"]
+    answer = ask(
+        narrative_api(desk), "POST", "/", json={"kind": "trade_rationale", "context": {"symbol": "EURUSD"}}
+    )
+    assert answer.status_code == 422
+    assert answer.json()["error"]["field"] == "side"
+
+
+def test_unknown_decision_is_not_found_with_and_without_a_journal(home: Path) -> None:
+    desk = NarrativeDesk()
+    desk.deploy({"home": str(home)})
+    body = {"kind": "trade_rationale", "decision_id": "2f6c1d0e"}
+    for _ in range(2):
+        answer = ask(narrative_api(desk), "POST", "/", json=body)
+        assert answer.status_code == 404
+        assert answer.json()["error"]["field"] == "decision_id"
+        journal(home).append("model", "2f6c1d0e", {"a": "record of another kind"})
+
+
+def test_every_application_documents_its_requests_answers_and_refusals(home: Path) -> None:
+    desks = sizing_desk(home), Desk("features"), NarrativeDesk()
+    apis = sizing_api(desks[0]), feature_api(desks[1]), narrative_api(desks[2])
+    for api in apis:
+        document = ask(api, "GET", "/openapi.json").json()
+        assert {"200", "401", "413", "422", "429"} <= document["paths"]["/"]["post"]["responses"].keys()
+        assert all(path.startswith("/") for path in document["paths"])
+        assert ask(api, "GET", "/docs").status_code == 200
+
+
+def test_keys_guard_every_application(home: Path) -> None:
+    (home / "keys.json").write_text(json.dumps({"keys": [{"name": "a", "sha256": "0" * 64}]}))
+    narrator, features = NarrativeDesk(), Desk("features")
+    for desk in (narrator, features):
+        desk.deploy({"home": str(home)})
+    for api in (sizing_api(sizing_desk(home)), feature_api(features), narrative_api(narrator)):
+        for path in ("/", "/healthz", "/docs", "/openapi.json", "/models"):
+            assert ask(api, "GET", path).status_code == 401
