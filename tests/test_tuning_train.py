@@ -1,0 +1,142 @@
+"""The main job as stages, on synthetic bars with the plug-in as policy: no Ray needed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from market.errors import ConfigError, DataError
+from mlops.registry import read_export
+from policies.bundle import open_bundle
+from tuning.config import TrainConfig
+from tuning.train import STAGES, Result, Training, start
+
+BARS = "synthetic:regimes?bars=16000&seed=3"
+
+
+class Recorder:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.stages: list[tuple[str, bool]] = []
+        self.notes: dict[str, str] = {}
+        self.warnings: list[str] = []
+
+    def stage(self, name: str, note: str, *, resumed: bool) -> None:
+        self.stages.append((name, resumed))
+        self.notes[name] = note
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def progress(self, done: int, total: int, score: float) -> None:
+        raise AssertionError("the plug-in trains nothing")
+
+
+def config(**changed: object) -> TrainConfig:
+    return TrainConfig.model_validate({"data": BARS, "algo": "plugin", **changed})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Training, Result, Recorder]:
+    home, told = tmp_path_factory.mktemp("home"), Recorder()
+    training = start(config(), home, told, resume=False)
+    return home, training, training.run("all"), told
+
+
+def test_all_runs_the_stages_in_order_and_names_the_training_trades(
+    finished: tuple[Path, Training, Result, Recorder],
+) -> None:
+    _, _, result, told = finished
+    assert told.stages == [(stage, False) for stage in STAGES]
+    assert result.comparison is not None
+    assert "train" in told.notes["outcomes"]
+    assert any("training trades" in warning for warning in told.warnings)
+
+
+def test_the_bundle_opens_and_is_registered_as_staging(
+    finished: tuple[Path, Training, Result, Recorder],
+) -> None:
+    home, _, result, _ = finished
+    assert result.bundle is not None
+    bundle = open_bundle(home / "bundles", result.bundle)
+    assert bundle.meta.algo == "plugin"
+    (version,) = read_export(home)
+    assert (version.digest, version.status) == (result.bundle, "STAGING")
+
+
+def test_the_report_is_written_and_whole(finished: tuple[Path, Training, Result, Recorder]) -> None:
+    _, _, result, _ = finished
+    assert result.report is not None
+    page = result.report.read_text()
+    assert page.rstrip().endswith("</html>")
+
+
+def test_a_resumed_run_goes_on_after_the_last_finished_stage(
+    finished: tuple[Path, Training, Result, Recorder], tmp_path: Path
+) -> None:
+    home, training, result, _ = finished
+    copy = tmp_path / "home"
+    shutil.copytree(home, copy)
+    run = copy / "runs" / training.folder.folder.name
+    for stage in ("evaluate", "register"):
+        shutil.rmtree(run / stage)
+    told = Recorder()
+    again = start(config(), copy, told, resume=True).run("all")
+    assert told.stages == [(stage, stage not in ("evaluate", "register")) for stage in STAGES]
+    assert again.bundle == result.bundle
+    assert [version.version for version in read_export(copy)] == [1]
+
+
+def test_two_runs_of_one_configuration_make_one_bundle_and_one_version(
+    finished: tuple[Path, Training, Result, Recorder],
+) -> None:
+    home, _, result, _ = finished
+    again = start(config(), home, Recorder(), resume=False).run("rl_sizer")
+    assert again.bundle == result.bundle
+    assert len(read_export(home)) == 1
+
+
+def test_too_few_trades_are_refused_and_the_rule_is_named(home: Path) -> None:
+    told = Recorder()
+    with pytest.raises(DataError, match="rule-only sizing is used"):
+        start(config(data="sample:googl"), home, told, resume=False).run("all")
+    assert not (home / "bundles").exists()
+    assert [stage for stage, _ in told.stages] == ["load", "features"]
+
+
+def test_an_unknown_mode_is_refused_before_anything_is_done(home: Path) -> None:
+    with pytest.raises(ConfigError, match="--mode"):
+        start(config(), home, Recorder(), resume=False).run("everything")
+
+
+def test_no_trade_of_a_later_part_is_seen_by_an_earlier_one(
+    finished: tuple[Path, Training, Result, Recorder],
+) -> None:
+    _, training, _, _ = finished
+    trades, rows = training._trades()
+    first_test = trades.signal_time[rows.test].min()
+    assert trades.exit_time[rows.train].max() < trades.signal_time[rows.select].min()
+    assert trades.exit_time[rows.select].max() < first_test
+
+
+def test_probabilities_of_training_rows_come_from_models_that_had_not_seen_them(
+    finished: tuple[Path, Training, Result, Recorder],
+) -> None:
+    _, training, _, _ = finished
+    _, rows = training._trades()
+    fit = training._outcome_fit()
+    trades, _ = training._trades()
+    from signals.trades import trade_fields
+
+    own = fit.model.probability(trade_fields(trades, fit.ranks))
+    assert np.array_equal(own[rows.test], fit.probability[rows.test])
+    assert not np.array_equal(own[rows.train], fit.probability[rows.train])
+
+
+def test_the_run_keeps_its_configuration(finished: tuple[Path, Training, Result, Recorder]) -> None:
+    _, training, _, _ = finished
+    kept = json.loads((training.folder.folder / "config.json").read_text())
+    assert TrainConfig.model_validate(kept) == config()

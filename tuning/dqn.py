@@ -1,0 +1,93 @@
+"""RLlib's DQN with updates fed from arrays: the same loss, network and target rule, without an object per
+sampled step.
+
+Knows nothing of sizing; what it trains is in its configuration.
+"""
+
+import shutil
+import tempfile
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.dqn import DQN
+from ray.rllib.core import ALL_MODULES, DEFAULT_MODULE_ID
+from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+    TD_ERROR_KEY,
+    TIMERS,
+)
+
+
+class ArrayDQN(DQN):
+    """DQN over a `tuning.replay.TransitionReplay`.
+
+    Each round samples one fragment of every environment, then makes ``training_intensity`` times as many
+    steps of replay, in batches of ``train_batch_size``.
+    """
+
+    def training_step(self) -> None:
+        """See `ray.rllib.algorithms.algorithm.Algorithm.training_step`."""
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            episodes, sampled = synchronous_parallel_sample(
+                worker_set=self.env_runner_group,
+                concat=True,
+                sample_timeout_s=self.config.sample_timeout_s,
+                _uses_new_env_runners=True,
+                _return_metrics=True,
+            )
+        self.metrics.aggregate(sampled, key=ENV_RUNNER_RESULTS)
+        self.local_replay_buffer.add(episodes)
+        steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
+        if steps < self.config.num_steps_sampled_before_learning_starts:
+            return
+        size = self.config.total_train_batch_size
+        arrived = sum(len(episode) for episode in episodes)
+        updates = max(1, round(self.config.training_intensity * arrived / size))
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            results = self.learner_group.update(
+                batch=train_batch(self.local_replay_buffer.sample(updates * size)),
+                minibatch_size=size,
+                num_epochs=1,
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: steps},
+            )
+        for result in results:
+            for figures in result.values():
+                figures.pop(TD_ERROR_KEY, None)  # one number per replayed step: too much for a log
+        self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+            self.env_runner_group.sync_weights(
+                from_worker_or_learner_group=self.learner_group,
+                policies=set(results[0]) - {ALL_MODULES},
+                global_vars=None,
+                inference_only=True,
+            )
+
+    def _setup_logdir(self) -> None:
+        """Outside Tune, RLlib would make an empty folder in the user's home on every run."""
+        if self._storage:
+            super()._setup_logdir()
+        else:
+            self._logdir = tempfile.mkdtemp(prefix="ballast-rllib-")
+
+    def cleanup(self) -> None:
+        """See `ray.tune.Trainable.cleanup`."""
+        super().cleanup()
+        if not self._storage:
+            shutil.rmtree(self._logdir, ignore_errors=True)
+
+
+def train_batch(columns: dict[str, Any]) -> MultiAgentBatch:
+    """Sampled columns, [N, ...] each, as what a Learner takes; every transition is one step long and counts
+    alike.
+    """
+    tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
+    count = len(columns["rewards"])
+    tensors |= {"n_step": torch.ones(count), "weights": torch.ones(count)}
+    return MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(tensors)}, env_steps=count)

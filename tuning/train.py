@@ -1,0 +1,352 @@
+"""The main job as stages: load, features, outcomes, predictor, sizer, evaluate, register.
+
+Each stage reads what earlier ones finished and is skipped when a resumed run has it. Knows nothing of
+terminals: what happens is told to a `Listener`.
+"""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from envs.rewards import net_r
+from evaluation.backtest import Path as Walk
+from evaluation.backtest import run
+from evaluation.comparison import Comparison, compare
+from evaluation.report import LearningCurve, write_html
+from features.pipeline import FeaturePipeline
+from features.spec import WARMUP, fingerprint
+from market.bars import Bars
+from market.errors import ConfigError, DataError
+from market.sources import load
+from mlops.registry import ModelVersion, Registry
+from policies.baselines import CONFIDENCE, PlugIn, baselines
+from policies.bundle import BundleMeta, PolicyBundle, open_bundle
+from policies.hybrid import Network
+from signals.fields import VolatilityRanks
+from signals.outcome_model import OutcomeModel
+from signals.outcomes import label
+from signals.rules import checked, rule
+from signals.trades import Trades, pool
+from tuning.config import TrainConfig
+from tuning.examples import Example, newest_signal
+from tuning.prepare import (
+    OutcomeFit,
+    Prepared,
+    Split,
+    fit_outcomes,
+    split,
+    tables,
+    trades_from_arrays,
+    trades_to_arrays,
+)
+from tuning.run_folder import RunFolder
+
+STAGES: Final = ("load", "features", "outcomes", "predictor", "sizer", "evaluate", "register")
+MODES: Final = {
+    "features": STAGES[:2],
+    "predictor": STAGES[:4],
+    "rl_sizer": (*STAGES[:5], "register"),
+    "all": STAGES,
+}
+
+
+class Listener(Protocol):
+    """Whoever follows a run."""
+
+    def stage(self, name: str, note: str, *, resumed: bool) -> None:
+        """A stage has finished, or was found finished."""
+        ...
+
+    def warning(self, text: str) -> None:
+        """Something the user should know."""
+        ...
+
+    def progress(self, done: int, total: int, score: float) -> None:
+        """Environment steps of the sizer's training; `score` is the mean expected utility per signal."""
+        ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where a run left its work."""
+
+    folder: Path
+    bundle: str | None = None  # digest
+    version: ModelVersion | None = None
+    comparison: Comparison | None = None
+    report: Path | None = None
+
+
+class Training:
+    """One run over its stages; every stage method finishes by writing its folder."""
+
+    def __init__(self, config: TrainConfig, run: RunFolder, home: Path, listener: Listener) -> None:
+        self.config, self.folder, self.home, self.listener = config, run, home, listener
+        self._compared: tuple[Comparison, list[Walk], Prepared] | None = None
+
+    def run(self, mode: str) -> Result:
+        """Run the mode's stages in order; ConfigError for an unknown mode."""
+        if mode not in MODES:
+            raise ConfigError("--mode", mode, f"give one of {', '.join(MODES)}")
+        for stage in MODES[mode]:
+            resumed = self.folder.done(stage)
+            if not resumed:
+                getattr(self, f"_{stage}")()
+            self.listener.stage(stage, self.folder.facts(stage)["note"], resumed=resumed)
+        return self.result()
+
+    def result(self) -> Result:
+        """What the finished stages left."""
+        done = self.folder.done
+        return Result(
+            folder=self.folder.folder,
+            bundle=self.folder.facts("sizer")["bundle"] if done("sizer") else None,
+            version=Registry(self.home).version(self.folder.facts("register")["version"])
+            if done("register")
+            else None,
+            comparison=self._compare()[0] if done("evaluate") else None,
+            report=Path(self.folder.facts("evaluate")["report"]) if done("evaluate") else None,
+        )
+
+    # --- stages ---
+
+    def _load(self) -> None:
+        markets = load(self.config.data)
+        for bars in markets:
+            if len(bars) < WARMUP:
+                raise DataError(
+                    f"{bars.symbol} bars", len(bars), f"give at least {WARMUP}: the features need them"
+                )
+        arrays = {f"bars-{i:04d}": _bars_to_arrays(bars) for i, bars in enumerate(markets)}
+        listed = ", ".join(f"{bars.symbol} {len(bars):,}" for bars in markets)
+        digests = {bars.symbol: bars.digest() for bars in markets}
+        self.folder.write(
+            "load", arrays, {"note": f"{listed} bars", "source": self.config.data, "digests": digests}
+        )
+
+    def _features(self) -> None:
+        markets = self._markets()
+        pipeline = FeaturePipeline()
+        arrays = {f"features-{i:04d}": {"features": pipeline.matrix(bars)} for i, bars in enumerate(markets)}
+        rows = sum(len(bars) for bars in markets)
+        self.folder.write(
+            "features", arrays, {"note": f"31 features x {rows:,} bars", "fingerprint": fingerprint()}
+        )
+
+    def _outcomes(self) -> None:
+        parts = []
+        chosen = rule(self.config.rule)
+        for bars, name in zip(self._markets(), self.folder.names("features"), strict=True):
+            matrix = self.folder.arrays("features", name)["features"]
+            signals = checked(chosen.generate(bars), bars)
+            parts.append(label(bars, signals, self.config.costs, matrix))
+        trades = pool(parts)
+        rows = split(trades, self.config)
+        if len(rows.train) < self.config.advised_trades:
+            self.listener.warning(
+                f"{len(rows.train):,} training trades; {self.config.advised_trades:,} or more are advised: "
+                "read small differences between sizers as noise"
+            )
+        counts = {"train": len(rows.train), "select": len(rows.select), "test": len(rows.test)}
+        note = f"{len(trades):,} trades of {chosen.name}: " + ", ".join(
+            f"{n:,} {part}" for part, n in counts.items()
+        )
+        self.folder.write(
+            "outcomes",
+            {
+                "trades": trades_to_arrays(trades),
+                "split": {"train": rows.train, "select": rows.select, "test": rows.test},
+            },
+            {"note": note, "counts": counts, "dropped": trades.dropped._asdict(), "rule": chosen.name},
+        )
+
+    def _predictor(self) -> None:
+        trades, rows = self._trades()
+        fit = fit_outcomes(trades, rows, self.config)
+        figures = fit.calibration
+        note = (
+            f"log loss {figures['log_loss']:.4f} beside base rate {figures['base_log_loss']:.4f}, "
+            f"ECE {figures['expected_calibration_error']:.3f}; k = {fit.k:.1f} ({fit.k_from})"
+        )
+        self.folder.write(
+            "predictor",
+            {
+                "model": fit.model.to_arrays(),
+                "ranks": {symbol: np.asarray(values) for symbol, values in fit.ranks.to_dict().items()},
+                "probability": {"probability": fit.probability},
+            },
+            {"note": note, "k": fit.k, "k_from": fit.k_from, "calibration": figures},
+        )
+
+    def _sizer(self) -> None:
+        trades, rows = self._trades()
+        fit = self._outcome_fit()
+        prepared = tables(trades, rows, fit, self.config)
+        network, curve = self._train_network(prepared)
+        bundle = self._bundle(trades, rows, fit, prepared, network)
+        digest = bundle.save(self.home / "bundles")
+        open_bundle(self.home / "bundles", digest)
+        self.folder.write("sizer", {}, {"note": f"bundle {digest[:12]}", "bundle": digest, "curve": curve})
+
+    def _evaluate(self) -> None:
+        comparison, paths, prepared = self._compare()
+        report = self.home / "reports" / f"{self.folder.folder.name}.html"
+        trades, _ = self._trades()
+        test = prepared.test
+        meta = {
+            "data": self.config.data,
+            "symbols": list(trades.symbols),
+            "counts": self.folder.facts("outcomes")["counts"],
+            "bundle": self.folder.facts("sizer")["bundle"],
+            "k": test.k,
+            "k_from": self.folder.facts("predictor")["k_from"],
+            "calibration": self.folder.facts("predictor")["calibration"],
+            "costs": self.config.costs.model_dump(),
+            "limits": self.config.limits.model_dump(),
+            "seed": self.config.seed,
+            "revision": _revision(),
+        }
+        # The test part's probabilities: the outcome model has not seen one of its outcomes.
+        stated = test.market[:, CONFIDENCE].astype(np.float64)
+        won = net_r(1.0, test.gross_r, test.cost_r, test.impact_r) > 0.0
+        curve = self.folder.facts("sizer")["curve"]
+        learning = LearningCurve(*np.array(curve, dtype=np.float64).T) if curve else None
+        write_html(comparison, paths, test, meta, report, learning=learning, reliability=(stated, won))
+        self.folder.write(
+            "evaluate",
+            {},
+            {"note": comparison.verdict, "report": str(report), "comparison": comparison.to_dict()},
+        )
+
+    def _register(self) -> None:
+        digest = self.folder.facts("sizer")["bundle"]
+        tags: dict[str, Any] = {
+            "data": self.config.data,
+            "rule": self.config.rule,
+            "algo": self.config.algo,
+            "seed": self.config.seed,
+            "config": self.config.digest(),
+            "feature_fingerprint": fingerprint(),
+            "revision": _revision(),
+        }
+        if self.folder.done("evaluate"):
+            tags["verdict"] = self.folder.facts("evaluate")["note"]
+        registry = Registry(self.home)
+        version = registry.register(digest, self.home / "bundles" / digest, tags)
+        registry.export()
+        self.folder.write(
+            "register",
+            {},
+            {"note": f"version {version.version}, {version.status}", "version": version.version},
+        )
+
+    def example(self) -> Example:
+        """The newest signal of the run's data, as a request."""
+        return newest_signal(self._markets(), self._trades()[0])
+
+    # --- what finished stages hold ---
+
+    def _markets(self) -> tuple[Bars, ...]:
+        return tuple(
+            _bars_from_arrays(self.folder.arrays("load", name)) for name in self.folder.names("load")
+        )
+
+    def _trades(self) -> tuple[Trades, Split]:
+        rows = self.folder.arrays("outcomes", "split")
+        return trades_from_arrays(self.folder.arrays("outcomes", "trades")), Split(**rows)
+
+    def _outcome_fit(self) -> OutcomeFit:
+        facts = self.folder.facts("predictor")
+        ranks = self.folder.arrays("predictor", "ranks")
+        return OutcomeFit(
+            model=OutcomeModel.from_arrays(self.folder.arrays("predictor", "model")),
+            ranks=VolatilityRanks.from_dict(ranks),
+            probability=self.folder.arrays("predictor", "probability")["probability"],
+            k=facts["k"],
+            k_from=facts["k_from"],
+            calibration=facts["calibration"],
+        )
+
+    def _train_network(self, prepared: Prepared) -> tuple[Network | None, list[Any]]:
+        if self.config.algo == "plugin":
+            return None, []
+        from tuning.sizer import train_sizer  # Ray and torch are slow to import: only this stage needs them
+
+        return train_sizer(
+            prepared.train, prepared.select, self.config, self.folder.work("sizer"), self.listener.progress
+        )
+
+    def _bundle(
+        self, trades: Trades, rows: Split, fit: OutcomeFit, prepared: Prepared, network: Network | None
+    ) -> PolicyBundle:
+        config = self.config
+        meta = BundleMeta(
+            algo=config.algo,
+            feature_fingerprint=fingerprint(),
+            rule=config.rule,
+            symbols=trades.symbols,
+            costs=config.costs.model_dump(),
+            base_risk=config.limits.base_risk,
+            k=fit.k,
+            k_from=fit.k_from,
+            session_days=config.session.days,
+            prior_win_rate=prepared.prior_win_rate,
+            volatility_median=prepared.volatility_median,
+            training_limits=config.limits.model_dump(),
+            training={
+                "data": config.data,
+                "data_digests": self.folder.facts("load")["digests"],
+                "trades": self.folder.facts("outcomes")["counts"],
+                "config": config.model_dump(mode="json"),
+                "revision": _revision(),
+            },
+            calibration=fit.calibration,
+        )
+        bundle = PolicyBundle(meta, fit.model, fit.ranks, prepared.support, network, {})
+        return bundle.with_golden(prepared.train, prepared.train_fields)
+
+    def _compare(self) -> tuple[Comparison, list[Walk], Prepared]:
+        """The bundle and the baselines on the test part; computed once, for whoever asks."""
+        if self._compared is None:
+            trades, rows = self._trades()
+            prepared = tables(trades, rows, self._outcome_fit(), self.config)
+            policy = open_bundle(self.home / "bundles", self.folder.facts("sizer")["bundle"]).policy()
+            sizers = [*baselines(self.config.seed)]
+            if not isinstance(policy, PlugIn):
+                sizers.insert(0, policy)
+            walks = [
+                run(sizer, prepared.test, self.config.limits, self.config.session.days) for sizer in sizers
+            ]
+            comparison = compare(walks, prepared.test, symbols=trades.symbols, learned=policy.name)
+            self._compared = comparison, walks, prepared
+        return self._compared
+
+
+def start(config: TrainConfig, home: Path, listener: Listener, *, resume: bool) -> Training:
+    """A new run of `config`, or with `resume` its newest one."""
+    digest = config.digest()
+    if resume:
+        return Training(config, RunFolder.latest(home, digest), home, listener)
+    return Training(config, RunFolder.start(home, digest, config.model_dump(mode="json")), home, listener)
+
+
+def _bars_to_arrays(bars: Bars) -> dict[str, Any]:
+    columns = {name: getattr(bars, name) for name in ("time", "open", "high", "low", "close", "volume")}
+    return {"symbol": np.array(bars.symbol), **columns}
+
+
+def _bars_from_arrays(arrays: dict[str, Any]) -> Bars:
+    return Bars.from_arrays(**{**arrays, "symbol": str(arrays["symbol"])})
+
+
+def _revision() -> str:
+    """The git revision of the working tree, or "unknown" outside one."""
+    try:
+        return subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
