@@ -1,0 +1,323 @@
+"""The command line of Ballast: parse, wire, call one function, print.
+
+Heavy imports live inside the commands, so that ``--help`` and mistakes answer at once.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from market.errors import ConfigError, InputError
+from market.home import home
+
+if TYPE_CHECKING:
+    from tuning.config import TrainConfig
+    from tuning.examples import Example
+    from tuning.train import Result, Training
+
+app = typer.Typer(
+    help="Ballast learns how much to bet: a size for each signal, never above your own limits.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+registry_app = typer.Typer(help="Registered models.", no_args_is_help=True)
+app.add_typer(registry_app, name="registry")
+console = Console(soft_wrap=True)
+complaints = Console(stderr=True, soft_wrap=True)
+
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data", help="CSV or Parquet path, database URL, sample:NAME[,NAME...] or synthetic:regimes?bars=N"
+    ),
+]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="a JSON file of TrainConfig keys")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="seed of training")]
+
+
+class ConsoleListener:
+    """A training run told on the terminal."""
+
+    def __init__(self) -> None:
+        self.bar: tuple[Progress, TaskID] | None = None
+
+    def stage(self, name: str, note: str, *, resumed: bool) -> None:
+        """See `tuning.train.Listener`."""
+        self.close()
+        console.print(f"[bold]{name:>10}[/]  {note}{'  [dim](from the resumed run)[/]' if resumed else ''}")
+
+    def warning(self, text: str) -> None:
+        """See `tuning.train.Listener`."""
+        console.print(f"   [yellow]warning[/]  {text}")
+
+    def progress(self, done: int, total: int, score: float) -> None:
+        """See `tuning.train.Listener`."""
+        if self.bar is None:
+            columns = (
+                TextColumn("     sizer  "),
+                BarColumn(40),
+                TextColumn("{task.completed:,} / {task.total:,} steps"),
+            )
+            bar = Progress(
+                *columns,
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+                console=console,
+                transient=True,
+            )
+            bar.start()
+            self.bar = bar, bar.add_task("", total=total)
+        bar, task = self.bar
+        bar.update(
+            task, completed=done, total=total, description=f"expected utility {score:+.4f} R per signal"
+        )
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        if self.bar is not None:
+            self.bar[0].stop()
+            self.bar = None
+
+
+@app.command()
+def train(
+    mode: Annotated[str, typer.Option(help="all, features, predictor or rl_sizer")] = "all",
+    data: DataOption = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(help="donchian, mean_reversion, moving_average_cross, csv:FILE or plugin:MODULE:CLASS"),
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(help="stop the sizer after this many environment episodes")
+    ] = None,
+    config: ConfigOption = None,
+    seed: SeedOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with the newest run of this configuration")
+    ] = False,
+) -> None:
+    """Train on a source of bars, and register what comes out as STAGING."""
+    _, result = _train(
+        _config(config, {"data": data, "rule": rule, "dqn.episodes": episodes, "seed": seed}),
+        mode,
+        resume=resume,
+    )
+    if result.comparison is not None:
+        _show(result)
+    console.print(f"run  {result.folder}")
+    if result.version is not None:
+        version = result.version
+        console.print(f"registered version {version.version}, {version.status}, bundle {version.digest}")
+
+
+@app.command()
+def sample() -> None:
+    """List the bars that come with the installed packages."""
+    from market.samples import SAMPLES
+    from market.sources import load
+
+    table = Table("source", "bars", "from", "to")
+    for name in SAMPLES:
+        (bars,) = load(f"sample:{name}")
+        index = bars.frame().index
+        table.add_row(f"sample:{name}", f"{len(bars):,}", str(index[0].date()), str(index[-1].date()))
+    console.print(table)
+    console.print("sample:demo pools all of them")
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(help="port of the three endpoints on 127.0.0.1")] = 8100,
+    version: Annotated[
+        int | None, typer.Option(help="registered version; default: PRODUCTION, else the rule alone")
+    ] = None,
+    staging: Annotated[
+        bool, typer.Option("--staging", help="serve the newest STAGING version, and say so")
+    ] = False,
+) -> None:
+    """Serve /features, /sizing and /narratives until interrupted."""
+    from serving.launch import serving
+
+    digest, status = _served(version, staging)
+    with serving(home(), digest, status, port) as url:
+        console.print(
+            f"serving {status} at {url}/features, {url}/sizing and {url}/narratives; Ctrl-C stops it"
+        )
+        with _until_interrupted():
+            pass
+
+
+@app.command()
+def demo(
+    data: DataOption = None, port: Annotated[int, typer.Option(help="port of the endpoints")] = 8100
+) -> None:
+    """The whole of Ballast once, on real bars: train, evaluate, register, serve, ask, show."""
+    from serving.launch import serving
+
+    console.rule("Ballast: how large may this position be?")
+    training, result = _train(_config(None, {"data": data}), "all", resume=False)
+    assert result.version is not None
+    _show(result)
+    console.rule("Three endpoints")
+    console.print("starting Ray Serve on this machine ...")
+    with serving(home(), result.version.digest, result.version.status, port) as url:
+        _ask(url, training.example())
+    console.rule("What to type next")
+    python = Path(sys.executable)
+    shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+    console.print(f"open    {result.report}")
+    console.print(f"serve   {shown} -m ballast serve --staging")
+    console.print(f"train   {shown} -m ballast train --data sample:eurusd,nasdaq --rule donchian?lookback=55")
+    console.print(f"models  {shown} -m ballast registry list")
+
+
+def _ask(url: str, example: "Example") -> None:
+    """One request to each endpoint, about one signal."""
+    features = _post(
+        f"{url}/features", {"symbol": example.signal["symbol"], "bars": example.bars}, "features.json"
+    )
+    first = ", ".join(f"{name} {value:+.3f}" for name, value in list(features["features"].items())[:4])
+    console.print(f"{len(features['features'])} features from {features['bars_seen']:,} bars: {first}, ...")
+    request = {
+        "signal": example.signal,
+        "market": {"features": features["features"]},
+        "account": example.account,
+    }
+    sizing = _post(f"{url}/sizing", request, "sizing.json")
+    hidden = ("observation", "ladder", "model_fault")
+    console.print_json(data={key: value for key, value in sizing.items() if key not in hidden})
+    ladder = sizing["ladder"]
+    rungs = Table("ladder of six", *(rung["action"] for rung in ladder), box=SIMPLE_HEAD, show_edge=False)
+    rungs.add_row("size", *(f"{rung['size']:g}x" for rung in ladder))
+    rungs.add_row("value", *("-" if rung["value"] is None else f"{rung['value']:+.4f}" for rung in ladder))
+    rungs.add_row("blocked by", *(rung["blocked_by"] or "" for rung in ladder))
+    console.print(rungs)
+    story = _post(
+        f"{url}/narratives",
+        {"kind": "trade_rationale", "decision_id": sizing["decision_id"]},
+        "narrative.json",
+    )
+    console.print(f"[bold]{story['text']}[/]")
+
+
+def _post(url: str, body: dict[str, Any], name: str) -> dict[str, Any]:
+    """Ask, showing the same request as a curl command over a file that stays."""
+    import json
+    from urllib.request import Request, urlopen
+
+    from market.home import write_atomically
+
+    path = home() / "demo" / name
+    content = json.dumps(body, allow_nan=False).encode()
+    write_atomically(path, content)
+    console.print(f"\n[dim]$[/] curl -s {url} -H 'content-type: application/json' -d @{path}")
+    with urlopen(Request(url, content, {"content-type": "application/json"}), timeout=30) as answer:
+        parsed: dict[str, Any] = json.load(answer)
+    return parsed
+
+
+@registry_app.command("list")
+def registry_list() -> None:
+    """All versions, newest first."""
+    from mlops.registry import read_export
+
+    table = Table("version", "status", "aliases", "bundle", "created", "verdict")
+    for entry in reversed(read_export(home())):
+        verdict = str(entry.tags.get("verdict", ""))
+        table.add_row(
+            str(entry.version),
+            entry.status,
+            ", ".join(entry.aliases),
+            entry.digest[:12],
+            str(entry.created),
+            verdict,
+        )
+    console.print(table)
+
+
+@contextmanager
+def _until_interrupted() -> Iterator[None]:
+    import signal
+
+    try:
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        yield
+    except KeyboardInterrupt:
+        yield
+
+
+def _config(path: Path | None, overrides: dict[str, Any]) -> "TrainConfig":
+    from tuning.config import parse
+
+    return parse(path, {key: value for key, value in overrides.items() if value is not None})
+
+
+def _say_ray_mode() -> None:
+    """Settle Ray's authentication before Ray is imported, which is when it is read.
+
+    Unsaid, the first local cluster of a machine switches it on by itself and later commands fail against it;
+    said, Ray wants a token that is there already.
+    """
+    from serving.cluster import own_token
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    mode = os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if mode == "token" and not {"RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(own_token(home()))
+
+
+def _train(config: "TrainConfig", mode: str, *, resume: bool) -> "tuple[Training, Result]":
+    _say_ray_mode()
+    from tuning.train import start
+
+    listener = ConsoleListener()
+    training = start(config, home(), listener, resume=resume)
+    try:
+        return training, training.run(mode)
+    finally:
+        listener.close()
+
+
+def _show(result: "Result") -> None:
+    from evaluation.report import print_table
+
+    assert result.comparison is not None
+    print_table(result.comparison, console)
+    console.print(f"report  {result.report}")
+
+
+def _served(version: int | None, staging: bool) -> tuple[str | None, str]:
+    """The digest to serve and its status; no model is no error: the rule's tier is answered."""
+    from mlops.registry import read_export
+
+    entries = read_export(home())
+    if version is not None:
+        chosen = [entry for entry in entries if entry.version == version]
+        if not chosen:
+            raise ConfigError("--version", version, f"give one of {[entry.version for entry in entries]}")
+    else:
+        chosen = [entry for entry in entries if entry.status == ("STAGING" if staging else "PRODUCTION")]
+    return (chosen[-1].digest, chosen[-1].status) if chosen else (None, "NONE")
+
+
+def main() -> None:
+    """Run a command; what was refused is one line and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        complaints.print(f"[red]refused[/] {error}", highlight=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

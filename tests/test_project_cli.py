@@ -1,0 +1,118 @@
+"""The command line: what is refused is one line with field, value and mend, and exit code 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ballast
+from tests.test_project_tree import ROOT
+
+
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
+    """Run a command that must be refused; returns what it says."""
+    monkeypatch.setattr(sys, "argv", ["ballast", *words])
+    with pytest.raises(SystemExit) as stopped:
+        ballast.main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said
+
+
+@pytest.fixture
+def bars(tmp_path: Path) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    close = 100.0 * np.exp(np.cumsum(random.normal(0, 0.01, 300)))
+    times = pd.date_range("2024-01-01", periods=300, freq="D", tz="UTC")
+    return pd.DataFrame(
+        {"timestamp": times, "open": close, "high": close * 1.01, "low": close * 0.99, "close": close, "volume": 1.0}
+    )
+
+
+def test_a_refusal_is_one_line_and_exit_code_two() -> None:
+    command = [sys.executable, "-m", "ballast", "train", "--data", "sample:bitcoin"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert "sample" in line
+    assert "bitcoin" in line
+    assert "eurusd" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["train", "--data", "/nowhere/bars.csv"], ["/nowhere/bars.csv"]),
+        (["train", "--mode", "everything", "--data", "sample:eurusd"], ["--mode", "everything", "rl_sizer"]),
+        (["train", "--data", "sample:eurusd", "--resume"], ["--resume"]),
+        (["train", "--data", "synthetic:calm"], ["regimes"]),
+        (["train", "--data", "sample:eurusd", "--rule", "astrology"], ["astrology", "donchian"]),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    words: list[str], parts: list[str], home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = refused(capsys, monkeypatch, *words)
+    for part in parts:
+        assert part in said
+    assert not (home / "bundles").exists()
+
+
+def test_too_few_training_trades_say_that_the_rule_alone_sizes(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = refused(capsys, monkeypatch, "train", "--data", "sample:googl")
+    assert "rule-only sizing is used" in said
+    assert not (home / "bundles").exists()
+
+
+def test_a_missing_column_a_nan_and_an_unsorted_row_are_named(
+    bars: pd.DataFrame,
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "bars.csv"
+    unsorted = bars.copy()
+    unsorted.loc[[10, 11], "timestamp"] = unsorted.loc[[11, 10], "timestamp"].to_numpy()
+    holed = bars.copy()
+    holed.loc[7, "close"] = np.nan
+    for frame, parts in (
+        (bars.drop(columns="low"), ["low"]),
+        (holed, ["close", "7"]),
+        (unsorted, ["timestamp"]),
+        (bars.head(100), ["100", "101"]),
+    ):
+        frame.to_csv(path, index=False)
+        said = refused(capsys, monkeypatch, "train", "--data", str(path))
+        for part in parts:
+            assert part in said
+
+
+def test_an_unknown_configuration_key_is_refused_with_its_path(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"limits": {"max_positon": 0.1}}')
+    assert "limits.max_positon" in refused(capsys, monkeypatch, "train", "--config", str(path))
+
+
+def test_a_relative_home_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BALLAST_HOME", "here")
+    assert "BALLAST_HOME" in refused(capsys, monkeypatch, "registry", "list")
+
+
+def test_the_samples_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["ballast", "sample"])
+    with pytest.raises(SystemExit) as stopped:
+        ballast.main()
+    assert not stopped.value.code
+    said = capsys.readouterr().out
+    assert "sample:eurusd" in said
+    assert "6,225" in said
