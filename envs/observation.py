@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from envs.account import NANOSECONDS_PER_DAY
 from envs.guardrails import LARGEST_SIZE, Account, Limits
 
 Floats = npt.NDArray[np.float64]
@@ -95,6 +96,23 @@ def observe(
     rows[:, 10] = np.clip(1.0 - _share(account.daily_risk_used, limits.max_daily_risk), 0.0, 1.0)
     rows[:, 11] = session_left
     return rows
+
+
+def session_left(elapsed: npt.ArrayLike, days: float) -> Floats:
+    """Share of a session of `days` still to come, in [0, 1], `elapsed` ns after its start."""
+    return np.clip(1.0 - np.asarray(elapsed, dtype=np.float64) / (days * NANOSECONDS_PER_DAY), 0.0, 1.0)
+
+
+def review_window(
+    time: npt.NDArray[np.int64], days: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The operator's review window at each `time` (ns since 1970), and the ns since it began.
+
+    Windows of `days`, the length of a training session, follow one another from 1970-01-01T00:00Z on, so that
+    every backtest, replica and replay sees the same clock.
+    """
+    number, elapsed = np.divmod(time, int(days * NANOSECONDS_PER_DAY))
+    return number, elapsed
 
 
 def _share(used: npt.ArrayLike, limit: float) -> Floats:

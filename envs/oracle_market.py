@@ -12,10 +12,11 @@ from typing import Final, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from envs.account import NANOSECONDS_PER_DAY
 from envs.guardrails import SIZES, Limits
 from envs.observation import OBSERVATION_FIELDS
 from envs.signal_table import RewardName, SignalTable, signal_table
-from envs.sizing_env import NANOSECONDS_PER_DAY, Session
+from envs.sizing_env import Session
 from market.errors import ConfigError
 
 Floats = npt.NDArray[np.float64]

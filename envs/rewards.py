@@ -42,6 +42,16 @@ def utility(multiplier: npt.ArrayLike, r: npt.ArrayLike, k: float, base_risk: fl
     return np.asarray(np.log1p(np.maximum(growth, RUIN - 1.0)) / scale, dtype=np.float64)
 
 
+def win_chance(probability: Floats, outcome_r: Floats, cost_r: Floats) -> Floats:
+    """Calibrated probability that a signal pays after its own costs at 1x: float64[N].
+
+    `probability`: float64[N, J]; `outcome_r`: float64[J], gross R of each bin; `cost_r`: float64[N], impact
+    at 1x included.
+    """
+    pays = outcome_r - cost_r[:, None] > 0.0
+    return np.asarray(np.clip(np.sum(probability * pays, axis=1), 0.0, 1.0))
+
+
 def realised_table(gross_r: Floats, cost_r: Floats, impact_r: Floats, k: float, base_risk: float) -> Floats:
     """Utility of all six sizes on what happened: float64[n, 6] from float64[n] each."""
     r = net_r(SIZES[None], gross_r[:, None], cost_r[:, None], impact_r[:, None])

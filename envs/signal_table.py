@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.observation import market_observation
-from envs.rewards import expected_table, net_r, realised_table
+from envs.rewards import expected_table, net_r, realised_table, win_chance
 from market.errors import DataError
 
 Floats = npt.NDArray[np.float64]
@@ -108,15 +108,15 @@ def signal_table(
             raise DataError(f"signals.{name}", "a non-finite number", "check the bars and the rule's stops")
     at_1x = net_r(1.0, gross_r, cost_r, impact_r)
     win_rate, kelly = settled_statistics(time, exit_time, at_1x, prior_win_rate)
-    # A bin counts as a win where it pays after this signal's own costs.
-    pays = np.broadcast_to(outcome_r, probability.shape) - (cost_r + impact_r)[:, None] > 0.0
     realised = realised_table(gross_r, cost_r, impact_r, k, base_risk)
     expected = expected_table(probability, outcome_r, cost_r, impact_r, k, base_risk)
     return SignalTable(
         time=time,
         exit_time=exit_time,
         symbol=symbol,
-        market=market_observation(signal_fields, np.sum(probability * pays, axis=1), win_rate),
+        market=market_observation(
+            signal_fields, win_chance(probability, outcome_r, cost_r + impact_r), win_rate
+        ),
         gross_r=gross_r,
         cost_r=cost_r,
         impact_r=impact_r,

@@ -4,7 +4,7 @@ A step is one signal: the action is a tier, the reward its utility, and the ledg
 Knows nothing of learning; every number comes from the signal table, the guardrail and the ledger.
 """
 
-from typing import Any, Final
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -13,9 +13,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from pydantic import BaseModel, ConfigDict, Field
 
-from envs.account import Ledger
+from envs.account import NANOSECONDS_PER_DAY, Ledger
 from envs.guardrails import SIZES, TIERS, Limits, allowed, bound, cap, floor_to_tier
-from envs.observation import OBSERVATION_FIELDS, observe
+from envs.observation import OBSERVATION_FIELDS, observe, session_left
 from envs.rewards import net_r
 from envs.signal_table import SignalTable
 from market.errors import DataError
@@ -24,8 +24,6 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
-
-NANOSECONDS_PER_DAY: Final = 86_400_000_000_000
 
 
 class Session(BaseModel):
@@ -40,11 +38,6 @@ class Session(BaseModel):
         default=0.8, ge=0, lt=1, description="an episode starts in a drawdown drawn from [0, this x limit)"
     )
     session_left: bool = Field(default=True, description="whether the twelfth field is observed")
-
-
-def session_left(elapsed_ns: npt.ArrayLike, days: float) -> Floats:
-    """Share of the session still to come, in [0, 1], as the policy observes it."""
-    return np.clip(1.0 - np.asarray(elapsed_ns, dtype=np.float64) / (days * NANOSECONDS_PER_DAY), 0.0, 1.0)
 
 
 class Episodes:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from envs.account import LEAST_EQUITY, NANOSECONDS_PER_DAY, Ledger
+from envs.account import LEAST_EQUITY, Ledger
 from envs.guardrails import Limits, allowed, bound, cap
-from envs.observation import Situation, observe
+from envs.observation import Situation, observe, review_window, session_left
 from envs.rewards import net_r, utility
 from envs.signal_table import SignalTable
-from envs.sizing_env import session_left
 from market.errors import ConfigError
 from policies.decision import Policy
 
@@ -40,9 +39,8 @@ class Path:
 def run(policy: Policy, table: SignalTable, limits: Limits, session_days: float) -> Path:
     """Size every signal of `table` in time order, in one unbroken account that starts at equity 1.
 
-    Sessions follow one another from the first signal on. At the start of each the operator reviews the
-    account: the drawdown limit counts from the equity of that moment, so that an account that reached it
-    trades again in the next session.
+    At the start of each review window the operator looks at the account: the drawdown limit counts from the
+    equity of that moment, so that an account that reached it trades again in the next session.
     """
     if limits.base_risk != table.base_risk:
         raise ConfigError(
@@ -53,8 +51,7 @@ def run(policy: Policy, table: SignalTable, limits: Limits, session_days: float)
     multiplier, exposure = np.zeros(n), np.zeros(n)
     binding = np.zeros(n, dtype=np.int8)
     stake = np.zeros(n)
-    length = int(session_days * NANOSECONDS_PER_DAY)
-    session, elapsed = np.divmod(table.time - table.time[0], length)
+    session, elapsed = review_window(table.time, session_days)
     for i in range(n):
         row = slice(i, i + 1)
         now = table.time[row]

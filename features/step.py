@@ -97,8 +97,7 @@ def _copy(column: FloatArray, values: FloatArray) -> None:
 
 @_compiled
 def _add(totals: FloatArray, values: FloatArray, origins: FloatArray, apart: int) -> None:
-    """Add every `apart`-th of each bar's window of `values`, less the bar's origin; by fours, to spare
-    loads."""
+    """Add every `apart`-th value of each bar's window, less the bar's origin; by fours, to spare loads."""
     count = totals.size
     window = values.size - count + 1
     fours = window // (4 * apart) * (4 * apart)
@@ -137,8 +136,7 @@ def _pair(sums: FloatArray, values: FloatArray, apart: int) -> None:
 
 @_compiled
 def _add_96(totals: FloatArray, values: FloatArray, spare: FloatArray, zero: FloatArray) -> None:
-    """Add windows of 96 values as twelve sums of eight; `values` and `spare`, equally long, are
-    overwritten."""
+    """Add windows of 96 values as twelve sums of eight. Overwrites `values` and `spare`, equally long."""
     size = values.size
     _pair(spare, values, 1)
     _pair(values, spare[: size - 1], 2)
@@ -158,8 +156,7 @@ def _extremes(highs: FloatArray, lows: FloatArray, tops: FloatArray, bottoms: Fl
 
 @_compiled
 def _wilder(average: float, value: float, t: int, first: int) -> float:
-    """Wilder's average of 14: a plain mean at bar `first`, from then on a fourteenth of the way to each
-    value."""
+    """Wilder's average of 14: a mean at bar `first`, from then on a fourteenth of the way to each value."""
     if t > first:
         return average + (value - average) * (1.0 / 14.0)
     if t == first:
@@ -417,8 +414,8 @@ def _reversion(
     other: FloatArray,
     count: int,
 ) -> None:
-    """1 - VR(5) from sums about 0 of 100 returns (`total`), their squares (`square`), 96 sums of five, and
-    theirs."""
+    """1 - VR(5), from the sums of 100 returns (`total`) and of their squares (`square`); overwrites
+    `other`."""
     fives, zero = _ages(history[FIVE], 0, 96, count), columns[ZERO, :count]
     values, spare = _ages(history[DRAFT_2], 0, 96, count), _ages(history[DRAFT_1], 0, 96, count)
     _fill(other, 0.0)
@@ -434,8 +431,7 @@ def _reversion(
     for i in range(count):
         reversion[i] = square[i] - total[i] * (total[i] / 100.0)
     for i in range(count):
-        # A mean of more than a hundred deviations would cancel too many digits: sum such a window about its
-        # mean.
+        # Where the mean is above a hundred deviations, too many digits cancel: sum about the mean instead.
         if reversion[i] < 1e-4 * square[i]:
             mean, reversion[i], other[i] = total[i] / 100.0, 0.0, 0.0
             for j in range(i + 1, i + 1 + LONG):
@@ -488,8 +484,7 @@ def _prices(history: FloatArray, columns: FloatArray, count: int) -> None:
 
 @_compiled
 def _channels(history: FloatArray, columns: FloatArray, count: int) -> None:
-    """The place in the range of 20 bars; highest and lowest of 14 are left in the columns FIRST and
-    SECOND."""
+    """The place in the range of 20 bars; highest and lowest of 14 are left in columns FIRST and SECOND."""
     highs, lows = _ages(history[HIGH], 0, 20, count), _ages(history[LOW], 0, 20, count)
     tops, bottoms = _ages(history[DRAFT_1], 0, 20, count), _ages(history[DRAFT_2], 0, 20, count)
     tops_of_4, bottoms_of_4 = _ages(history[DRAFT_3], 0, 20, count), _ages(history[DRAFT_4], 0, 20, count)

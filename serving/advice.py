@@ -11,9 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.guardrails import TIERS, Account, Limits
-from envs.observation import OBSERVATION_FIELDS, Situation, market_observation, observe
-from envs.rewards import net_r, utility
-from envs.sizing_env import NANOSECONDS_PER_DAY, session_left
+from envs.observation import (
+    OBSERVATION_FIELDS,
+    Situation,
+    market_observation,
+    observe,
+    review_window,
+    session_left,
+)
+from envs.rewards import net_r, utility, win_chance
 from features.spec import index as feature_index
 from policies.bundle import PolicyBundle
 from policies.decision import ValuePolicy
@@ -67,13 +73,13 @@ def advise(
         probability = model.probability(fields)
         # The entry price is not known yet: the close of the signal bar stands in for it.
         cost_r, impact_r = costs.in_r(np.array([signal.price]), np.array([abs(signal.price - signal.stop)]))
-        pays = model.outcome_r[None] - (cost_r + impact_r)[:, None] > 0.0
+        confidence = win_chance(probability, model.outcome_r, cost_r + impact_r)
         win_rate = meta.prior_win_rate if win_rate_recent is None else win_rate_recent
-        seen = market_observation(fields, np.sum(probability * pays, axis=1), np.array([win_rate]))
-        left = review_window_left(signal.time, meta.session_days)
+        seen = market_observation(fields, confidence, np.array([win_rate]))
+        _, elapsed = review_window(np.array([signal.time]), meta.session_days)
         median = meta.volatility_median.get(signal.symbol, meta.volatility_median[POOLED])
         situation = Situation(
-            observation=observe(seen, account, largest, limits, left),
+            observation=observe(seen, account, largest, limits, session_left(elapsed, meta.session_days)),
             mask=mask,
             cap=largest,
             probability=probability,
@@ -102,15 +108,6 @@ def advise(
     if min(proposed[0], wanted[0]) < 0.0:
         raise NoAdvice("the size is negative")
     return Advice(float(wanted[0]), float(proposed[0]), values[0], bool(outside[0]), situation)
-
-
-def review_window_left(time: int, days: float) -> float:
-    """Share still to come of the operator's review window at `time` (ns since 1970), in [0, 1].
-
-    Windows of `days`, the length of a training session, follow one another from 1970-01-01T00:00Z on, so that
-    every replica, and a replay, sees the same clock.
-    """
-    return float(session_left(time % int(days * NANOSECONDS_PER_DAY), days))
 
 
 def _fields(signal: Signal, rows: Floats, ranks: VolatilityRanks) -> Floats:

@@ -56,8 +56,8 @@ class Costs(BaseModel):
     def in_r(self, price: FloatArray, stop_distance: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Costs at any size, and impact at 1x, of N signals in R: float64[N] each.
 
-        The traded value is price / stop distance times what is risked. `price` is the close of the signal bar, so that the costs
-        are known when the size is chosen, in training as in serving.
+        The traded value is price / stop distance times what is risked. `price` is the close of the signal
+        bar, so that the costs are known when the size is chosen, in training as in serving.
         """
         leverage = price / stop_distance / 1e4
         fixed = (2.0 * (self.fee_bps + self.slippage_bps) + self.spread_bps) * leverage

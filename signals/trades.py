@@ -35,13 +35,15 @@ class Dropped(NamedTuple):
 class Trades:
     """Settled outcomes, a struct of arrays with n rows in time order.
 
-    `symbol` int32 indexes `symbols`; `bar` int64 is the signal bar's row in its market. Times are int64 ns UTC:
-    `signal_time` and `exit_time` are when signal and outcome are known, the close of their bars (timestamp plus the market's
-    bar interval), so that hourly and daily markets can be pooled; `entry_time` is the timestamp of the entry bar. `close` (at the signal), `level`, `stop`, `take_profit` and `stop_distance` (|close -
-    stop|) are prices. In R: `gross_r`; `cost_r` (fees, spread and slippage at any size); `impact_r` (at size
-    1; net R at size m is gross_r - cost_r - impact_r * sqrt(m)); `mfe_r` >= 0 and `mae_r` <= 0, the best and
-    worst excursion from the entry up to the exit. `reason` int8 indexes REASONS; `holding` int32 counts bars,
-    the entry bar included. `features` float64[n, 31] is the row of the signal bar.
+    `symbol` int32 indexes `symbols`; `bar` int64 is the signal bar's row in its market. Times are int64 ns
+    UTC: `signal_time` and `exit_time` are when signal and outcome are known, the close of their bars
+    (timestamp plus the market's bar interval), so that hourly and daily markets can be pooled; `entry_time`
+    is the timestamp of the entry bar. `close` (at the signal), `level`, `stop`, `take_profit` and
+    `stop_distance` (|close - stop|) are prices. In R: `gross_r`; `cost_r` (fees, spread and slippage at any
+    size); `impact_r` (at size 1; net R at size m is gross_r - cost_r - impact_r * sqrt(m)); `mfe_r` >= 0 and
+    `mae_r` <= 0, the best and worst excursion from the entry up to the exit. `reason` int8 indexes REASONS;
+    `holding` int32 counts bars, the entry bar included. `features` float64[n, 31] is the row of the signal
+    bar.
     """
 
     symbols: tuple[str, ...]

@@ -7,7 +7,7 @@ import numpy as np
 from envs.signal_table import SignalTable, signal_table
 
 HOUR = 3_600_000_000_000
-START = 1_577_836_800_000_000_000  # 2020-01-01T00:00Z
+START = 365 * 28 * 3 * 24 * HOUR  # review windows of 3, 28 and 365 days all begin here
 OUTCOME_R = np.array([-1.0, 0.2, 2.0])
 
 

@@ -10,9 +10,9 @@ from gymnasium.utils.env_checker import check_env
 
 from envs.account import NANOSECONDS_PER_DAY
 from envs.guardrails import SIZES, Limits
-from envs.observation import OBSERVATION_FIELDS
+from envs.observation import OBSERVATION_FIELDS, review_window, session_left
 from envs.signal_table import SignalTable, signal_table
-from envs.sizing_env import Session, SizingEnv, SizingVectorEnv, session_left
+from envs.sizing_env import Session, SizingEnv, SizingVectorEnv
 from market.errors import DataError
 
 HOUR = NANOSECONDS_PER_DAY // 24
@@ -181,3 +181,10 @@ def test_an_empty_or_unordered_stream_is_refused() -> None:
             base_risk=0.01,
             prior_win_rate=0.4,
         )
+
+
+def test_review_windows_follow_one_another_from_the_epoch() -> None:
+    days = np.array([0, 7, 14, 27, 28, 35]) * NANOSECONDS_PER_DAY
+    window, elapsed = review_window(days, 28.0)
+    assert window.tolist() == [0, 0, 0, 0, 1, 1]
+    assert session_left(elapsed, 28.0).tolist() == pytest.approx([1.0, 0.75, 0.5, 1 / 28, 1.0, 0.75])

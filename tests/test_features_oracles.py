@@ -14,6 +14,7 @@ import pytest
 import talib
 from arch.unitroot import VarianceRatio
 
+from features.kernel import compute
 from features.pipeline import FeaturePipeline
 from features.spec import index
 from market.bars import Bars
@@ -99,6 +100,17 @@ def test_mean_reversion_agrees_with_arch(market: str):
     windows = (log_close[row - 100 : row + 1] for row in rows)
     expected = [1.0 - VarianceRatio(window, lags=5, overlap=True, debiased=True).vr for window in windows]
     np.testing.assert_allclose(features(market)[rows, index("mean_reversion")], expected, rtol=0.0, atol=1e-9)
+
+
+@pytest.mark.parametrize("drift", [0.0, 1.0, 30.0, 99.0, 101.0, 1000.0])
+def test_mean_reversion_agrees_with_arch_in_trends_of_any_steepness(drift: float):
+    returns = 1e-4 * (np.random.default_rng(8).standard_normal(300) + drift)
+    close = 100.0 * np.exp(np.cumsum(returns))
+    rows = compute(np.arange(300) * 60_000_000_000, close, close, close, close, np.zeros(300))
+    log_close = np.log(close)
+    for row in range(100, 300, 5):
+        ratio = VarianceRatio(log_close[row - 100 : row + 1], lags=5, overlap=True, debiased=True).vr
+        assert rows[row, index("mean_reversion")] == pytest.approx(1.0 - ratio, abs=1e-9)
 
 
 @every_market

@@ -29,7 +29,14 @@ def bars(tmp_path: Path) -> pd.DataFrame:
     close = 100.0 * np.exp(np.cumsum(random.normal(0, 0.01, 300)))
     times = pd.date_range("2024-01-01", periods=300, freq="D", tz="UTC")
     return pd.DataFrame(
-        {"timestamp": times, "open": close, "high": close * 1.01, "low": close * 0.99, "close": close, "volume": 1.0}
+        {
+            "timestamp": times,
+            "open": close,
+            "high": close * 1.01,
+            "low": close * 0.99,
+            "close": close,
+            "volume": 1.0,
+        }
     )
 
 
@@ -55,7 +62,11 @@ def test_a_refusal_is_one_line_and_exit_code_two() -> None:
     ],
 )
 def test_what_cannot_be_is_refused(
-    words: list[str], parts: list[str], home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    parts: list[str],
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said = refused(capsys, monkeypatch, *words)
     for part in parts:
@@ -103,7 +114,9 @@ def test_an_unknown_configuration_key_is_refused_with_its_path(
     assert "limits.max_positon" in refused(capsys, monkeypatch, "train", "--config", str(path))
 
 
-def test_a_relative_home_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_home_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BALLAST_HOME", "here")
     assert "BALLAST_HOME" in refused(capsys, monkeypatch, "registry", "list")
 

@@ -1,6 +1,7 @@
 """What a cluster is told to serve, and the environment it gets."""
 
 import json
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from market.errors import ConfigError, InputError
 from policies.bundle import BundleError
 from serving.cluster import CONFIG, desired, environment, own_ports, push, swap, token_of
 from serving.desk import Deployed
-from serving.launch import start
+from serving.launch import StartError, start
 from tests.serving_bundles import saved
 
 
@@ -141,6 +142,17 @@ def test_port_in_use_is_refused_before_anything_starts(home: Path) -> None:
         taken.listen()
         with pytest.raises(ConfigError, match="is in use: give another port"):
             start(home, port=taken.getsockname()[1])
+
+
+def test_ray_that_ends_by_itself_is_said_at_once_and_leaves_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = home / "ray-folder"
+    monkeypatch.setattr("serving.launch.sys.executable", shutil.which("false"))
+    monkeypatch.setattr("serving.launch.tempfile.mkdtemp", lambda **_: str(folder.mkdir() or folder))
+    with pytest.raises(StartError, match="Ray ended by itself"):
+        start(home, port=8196)
+    assert not folder.exists()
 
 
 def test_cluster_that_is_not_there_is_named(home: Path) -> None:

@@ -16,7 +16,6 @@ from features.spec import FEATURE_NAMES
 from market.bars import Bars
 from market.errors import DataError
 from narratives.narrator import Narrator
-from serving.advice import review_window_left
 from serving.answers import SizingAnswer
 from serving.limits_file import OperatorLimits
 from serving.position_sizer import NO_MODEL, PositionSizer, feature_row
@@ -331,18 +330,6 @@ def test_bars_give_what_their_features_give() -> None:
 def test_features_of_another_shape_are_refused(market: Any) -> None:
     with pytest.raises(DataError, match="features: got"):
         feature_row(market)
-
-
-def test_review_windows_follow_one_another_from_the_epoch() -> None:
-    assert [review_window_left(day * DAY, 28.0) for day in (0, 7, 14, 21, 28, 35)] == [
-        1.0,
-        0.75,
-        0.5,
-        0.25,
-        1.0,
-        0.75,
-    ]
-    assert review_window_left(28 * DAY - 1, 28.0) == pytest.approx(0.0, abs=1e-12)
 
 
 def test_expected_utility_is_the_plug_ins_own_value() -> None:

@@ -311,20 +311,20 @@ def test_a_planted_trend_is_found_and_stated_with_calibrated_chances(skilled):
     assert Scores.of(p, base, y).log_loss < Scores.of(p, base, y).base_log_loss - 0.02
 
 
-def test_noise_gets_its_base_rates():
-    claims = 0
-    for seed in range(5):
-        bars = noise(1300, seed=100 + seed)
+def test_noise_gets_its_base_rates_even_where_hindsight_finds_something():
+    hindsight = 0
+    for seed in (100, 103, 105):
+        bars = noise(1300, seed=seed)
         predictor, report = PricePredictor.fit(bars, horizon=3, epochs=0)
-        claims += predictor.shrink > 0
+        hindsight += any(candidate.shrink > 0 for candidate in report.candidates)
+        assert predictor.shrink == 0
+        assert "no proven skill" in report.verdict
         assert report.all_markets.log_loss > report.all_markets.base_log_loss - 0.02
-        if predictor.shrink == 0:
-            p = predictor.predict(bars)[WARMUP - 1 :]
-            np.testing.assert_array_equal(p, np.tile(p[0], (len(p), 1)))
-            y = labelled([bars], 3, None).y
-            np.testing.assert_allclose(p[0], np.bincount(y, minlength=3) / len(y), atol=1e-3)
-            assert "no proven skill" in report.verdict
-    assert claims <= 1
+        p = predictor.predict(bars)[WARMUP - 1 :]
+        np.testing.assert_array_equal(p, np.tile(p[0], (len(p), 1)))
+        y = labelled([bars], 3, None).y
+        np.testing.assert_allclose(p[0], np.bincount(y, minlength=3) / len(y), atol=1e-3)
+    assert hindsight >= 2, "the proof that is asked for has work to do"
 
 
 def test_the_report_is_json_with_every_market_and_class():

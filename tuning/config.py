@@ -221,7 +221,8 @@ def _allowed(location: tuple[int | str, ...]) -> str:
         kinds = get_args(field.annotation)
         element, count = get_args(kinds[0]), "" if kinds[-1] is ... else f"{len(kinds)} "
         return f"give a list of {count}numbers{_range(field.metadata)}, each{_range(element[1].metadata)}"
-    return f"give {_kind(field.annotation)}{_range(field.metadata)}"
+    optional = ", or nothing" if type(None) in get_args(field.annotation) else ""
+    return f"give {_kind(field.annotation)}{_range(field.metadata)}{optional}"
 
 
 def _kind(annotation: Any) -> str:
@@ -229,14 +230,8 @@ def _kind(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return f"one of {', '.join(get_args(annotation))}"
     kinds = set(get_args(annotation)) or {annotation}
-    names = {
-        bool: "true or false",
-        str: "text",
-        int: "a whole number",
-        float: "a finite number",
-        type(None): "nothing",
-    }
-    return " or ".join(name for kind, name in names.items() if kind in kinds) or "keys and values"
+    names = {bool: "true or false", str: "text", int: "a whole number", float: "a finite number"}
+    return next((name for kind, name in names.items() if kind in kinds), "keys and values")
 
 
 def _range(constraints: Iterable[Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from envs.rewards import win_chance
 from envs.signal_table import SignalTable, signal_table
 from features.spec import index as feature_index
 from market.errors import DataError
@@ -104,8 +105,7 @@ def fit_outcomes(trades: Trades, parts: Split, config: TrainConfig) -> OutcomeFi
 
 def _calibration(train: Trades, probability: Floats, model: OutcomeModel) -> dict[str, float]:
     """Out-of-fold figures of p(win), a win being positive net R at 1x."""
-    pays = model.outcome_r[None] - (train.cost_r + train.impact_r)[:, None] > 0.0
-    stated = np.clip(np.sum(probability * pays, axis=1), 0.0, 1.0)
+    stated = win_chance(probability, model.outcome_r, train.cost_r + train.impact_r)
     report = calibration_report(stated, train.net_r > 0.0)
     return {
         "trades": float(report.rows),
