@@ -1,7 +1,6 @@
 """Jobs on a real cluster: a head of its own on loopback, started and ended by this module alone."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -15,12 +14,12 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from market.errors import ConfigError
 from tuning.jobs import client, submit, wait
 
-# `ray.init` in a process of its own is a head whose processes all end with it; `ray stop` would end everybody's.
+# A head in a process of its own, all of whose processes end with it; `ray stop` would end everybody's.
 HEAD = """
 import sys, ray
 folder, port = sys.argv[1], int(sys.argv[2])
-ray.init(address="local", num_cpus=2, object_store_memory=80_000_000, include_dashboard=True, log_to_driver=False,
-         dashboard_host="127.0.0.1", dashboard_port=port, _temp_dir=folder)
+ray.init(address="local", num_cpus=2, object_store_memory=80_000_000, include_dashboard=True,
+         dashboard_host="127.0.0.1", dashboard_port=port, log_to_driver=False, _temp_dir=folder)
 print("up", flush=True)
 sys.stdin.read()
 ray.shutdown()

@@ -54,8 +54,8 @@ def submit(
 
     `environment`: variables of the job beside the cluster's own; what a job keeps belongs under an absolute
     BALLAST_HOME, since its working directory vanishes with it. `processors`: logical ones to reserve, on any
-    node; without them the job runs on the head. Raises ConfigError for a missing folder, or a submission id that
-    was used before.
+    node; without them the job runs on the head. Raises ConfigError for a missing folder, or a submission id
+    used before.
     """
     if not working_dir.is_dir():
         raise ConfigError("working_dir", str(working_dir), "give a folder that exists")
@@ -82,8 +82,8 @@ def wait(
 ) -> JobDetails:
     """Poll until `job` has ended, for better or worse, and return what Ray knows of it.
 
-    `follow` is given each new piece of the log. Raises TimeoutError after `timeout_s` seconds, and lets the job
-    go on.
+    `follow` is given each new piece of the log. Raises TimeoutError after `timeout_s` seconds, and the
+    job goes on.
     """
     end = time.monotonic() + timeout_s
     seen = 0
