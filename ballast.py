@@ -4,9 +4,8 @@ Heavy imports live inside the commands, so that ``--help`` and mistakes answer a
 """
 
 import os
+import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +32,7 @@ app = typer.Typer(
 registry_app = typer.Typer(help="Registered models.", no_args_is_help=True)
 app.add_typer(registry_app, name="registry")
 console = Console(soft_wrap=True)
+STOPS = {signal.SIGINT, signal.SIGTERM}
 complaints = Console(stderr=True, soft_wrap=True)
 
 DataOption = Annotated[
@@ -54,17 +54,17 @@ class ConsoleListener:
     def stage(self, name: str, note: str, *, resumed: bool) -> None:
         """See `tuning.train.Listener`."""
         self.close()
-        console.print(f"[bold]{name:>10}[/]  {note}{'  [dim](from the resumed run)[/]' if resumed else ''}")
+        console.print(f"[bold]{name:>13}[/]  {note}{'  [dim](from the resumed run)[/]' if resumed else ''}")
 
     def warning(self, text: str) -> None:
         """See `tuning.train.Listener`."""
-        console.print(f"   [yellow]warning[/]  {text}")
+        console.print(f"      [yellow]warning[/]  {text}")
 
     def progress(self, done: int, total: int, score: float) -> None:
         """See `tuning.train.Listener`."""
         if self.bar is None:
             columns = (
-                TextColumn("     sizer  "),
+                TextColumn("        sizer  "),
                 BarColumn(40),
                 TextColumn("{task.completed:,} / {task.total:,} steps"),
             )
@@ -91,7 +91,7 @@ class ConsoleListener:
 
 @app.command()
 def train(
-    mode: Annotated[str, typer.Option(help="all, features, predictor or rl_sizer")] = "all",
+    mode: Annotated[str, typer.Option(help="all, features, predictor, tier_optimizer or rl_sizer")] = "all",
     data: DataOption = None,
     rule: Annotated[
         str | None,
@@ -100,6 +100,7 @@ def train(
     episodes: Annotated[
         int | None, typer.Option(help="stop the sizer after this many environment episodes")
     ] = None,
+    epochs: Annotated[int | None, typer.Option(help="epochs of the price predictor's perceptron")] = None,
     config: ConfigOption = None,
     seed: SeedOption = None,
     resume: Annotated[
@@ -107,11 +108,14 @@ def train(
     ] = False,
 ) -> None:
     """Train on a source of bars, and register what comes out as STAGING."""
-    _, result = _train(
-        _config(config, {"data": data, "rule": rule, "dqn.episodes": episodes, "seed": seed}),
-        mode,
-        resume=resume,
-    )
+    overrides = {
+        "data": data,
+        "rule": rule,
+        "dqn.episodes": episodes,
+        "predictor.epochs": epochs,
+        "seed": seed,
+    }
+    _, result = _train(_config(config, overrides), mode, resume=resume)
     if result.comparison is not None:
         _show(result)
     console.print(f"run  {result.folder}")
@@ -149,12 +153,13 @@ def serve(
     from serving.launch import serving
 
     digest, status = _served(version, staging)
-    with serving(home(), digest, status, port) as url:
+    if digest is None:
         console.print(
-            f"serving {status} at {url}/features, {url}/sizing and {url}/narratives; Ctrl-C stops it"
+            "no model to serve: /sizing answers the rule's own size, and says so (--staging, --version)"
         )
-        with _until_interrupted():
-            pass
+    with serving(home(), digest, status, port) as url:
+        console.print(f"{url}/features  {url}/sizing  {url}/narratives  Ctrl-C stops them")
+        _until_interrupted()
 
 
 @app.command()
@@ -245,15 +250,10 @@ def registry_list() -> None:
     console.print(table)
 
 
-@contextmanager
-def _until_interrupted() -> Iterator[None]:
-    import signal
-
-    try:
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
-        yield
-    except KeyboardInterrupt:
-        yield
+def _until_interrupted() -> None:
+    """Wait for Ctrl-C or SIGTERM."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    signal.sigwait(STOPS)
 
 
 def _config(path: Path | None, overrides: dict[str, Any]) -> "TrainConfig":

@@ -43,10 +43,11 @@ class FileOutcomeStore:
     next append cuts it off. Any other line that is no outcome is a DataError naming the line.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, folder: Path | None = None) -> None:
+        """`folder`: where the file lies, BALLAST_HOME/outcomes if absent."""
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise ConfigError("outcome store name", name, "give up to 100 letters, digits, dots, - and _")
-        self.path: Path = home() / "outcomes" / f"{name}.jsonl"
+        self.path: Path = (folder or home() / "outcomes") / f"{name}.jsonl"
         self._lines: dict[str, str] = {}
         self._read = 0
         self._inode = -1

@@ -87,7 +87,8 @@ def test_costs_are_charged_by_the_size_taken() -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_backtest_equals_the_environment_step_for_step(seed: int) -> None:
     signals = table(250, seed=seed)
-    early = signals.time[0] - START  # the environment's session begins with its first signal: so must the review window
+    # The environment's session begins with its first signal: so must the review window.
+    early = signals.time[0] - START
     signals = replace(signals, time=signals.time - early, exit_time=signals.exit_time - early)
     days = 365.0
     limits = Limits(max_exposure=0.03, max_daily_risk=0.025, max_drawdown=0.3, max_open_trades=4)

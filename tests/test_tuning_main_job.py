@@ -23,14 +23,17 @@ def test_a_submitted_training_is_found_in_the_registry_from_outside(
     tmp_path: Path,
 ) -> None:
     config = tmp_path / "config.json"
-    config.write_text(json.dumps({"dqn": {"env_steps": 3000, "report_every": 1000, "checkpoint_every": 2000}}))
+    settings = {"env_steps": 3000, "report_every": 1000, "checkpoint_every": 2000}
+    config.write_text(json.dumps({"dqn": settings}))
     job = [sys.executable, "-m", "ballast", "train", "--mode", "rl_sizer", "--config", str(config)]
-    submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", cluster.get_address()]
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
     variables = json.dumps({"env_vars": {"BALLAST_HOME": str(home)}})
+    submit = [*ray, "job", "submit", "--address", cluster.get_address(), "--runtime-env-json", variables]
+    hidden = ("RAY_ADDRESS", "BALLAST_HOME")
     done = subprocess.run(
-        [*submit, "--working-dir", ".", "--runtime-env-json", variables, "--", *job],
+        [*submit, "--working-dir", ".", "--", *job],
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "BALLAST_HOME")},
+        env={name: value for name, value in os.environ.items() if name not in hidden},
         capture_output=True,
         text=True,
     )

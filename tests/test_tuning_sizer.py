@@ -1,4 +1,4 @@
-"""The masked DQN through RLlib learns the oracle market, repeats itself, resumes, and ends well on SIGTERM."""
+"""The masked DQN through RLlib learns the oracle market, repeats itself, resumes, and heeds SIGTERM."""
 
 import hashlib
 import json
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 from envs import oracle_market
 from envs.guardrails import SIZES, Limits
+from envs.signal_table import SignalTable
 from envs.sizing_env import Session
 from market.errors import ConfigError
 from policies.hybrid import Network
@@ -24,8 +26,16 @@ from tuning.scoring import greedy_score
 from tuning.sizer import paid, table_digest, total_steps, train_sizer
 
 LIMITS, SESSION = oracle_market.limits("L1"), oracle_market.session("L1")
-STREAM = oracle_market.market("L1", 20_000, edge=1.0, seed=1)
-LATER = oracle_market.market("L1", 5_000, edge=1.0, seed=2)
+
+
+@cache
+def stream() -> SignalTable:
+    return oracle_market.market("L1", 20_000, edge=1.0, seed=1)
+
+
+@cache
+def later() -> SignalTable:
+    return oracle_market.market("L1", 5_000, edge=1.0, seed=2)
 
 
 def config(**dqn: object) -> TrainConfig:
@@ -59,7 +69,7 @@ def fixed_size(tier: int) -> Network:
 
 
 def tiers_chosen(network: Network) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    observation = LATER.market.copy()
+    observation = later().market.copy()
     observation[:, 9:] = 1.0
     return np.argmax(network(observation), axis=1)  # type: ignore[no-any-return]
 
@@ -67,20 +77,20 @@ def tiers_chosen(network: Network) -> np.ndarray[tuple[int], np.dtype[np.int64]]
 def test_learns_the_oracle_market_in_twenty_thousand_steps(ray_cluster: str, tmp_path: Path) -> None:
     told: list[tuple[int, int, float]] = []
     network, curve = train_sizer(
-        STREAM, None, config(env_steps=20_000), tmp_path, lambda *news: told.append(news)
+        stream(), None, config(env_steps=20_000), tmp_path, lambda *news: told.append(news)
     )
-    reached = oracle_market.ratio(LATER, tiers_chosen(network))
+    reached = oracle_market.ratio(later(), tiers_chosen(network))
     assert reached >= 0.95, f"{reached:.4f} of the optimum on signals it has not seen"
     assert [(steps, score) for steps, _, score in told] == [(min(s, 20_000), score) for s, score in curve]
     assert told[-1][:2] == (20_000, 20_000)
-    best = greedy_score(network, STREAM, LIMITS, SESSION)
+    best = greedy_score(network, stream(), LIMITS, SESSION)
     assert best == max(score for _, score in curve)
     assert best > 2 * curve[0][1]
 
 
 def test_same_seed_gives_the_same_weights_and_another_seed_others(ray_cluster: str, tmp_path: Path) -> None:
     first, again, other = (
-        digest(train_sizer(STREAM, None, parse({}, {"seed": seed}, tiny()), tmp_path / name, quiet)[0])
+        digest(train_sizer(stream(), None, parse({}, {"seed": seed}, tiny()), tmp_path / name, quiet)[0])
         for name, seed in (("first", 3), ("again", 3), ("other", 4))
     )
     assert first == again
@@ -88,9 +98,9 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(ray_cluster: s
 
 
 def test_network_is_chosen_by_its_score_on_later_signals(ray_cluster: str, tmp_path: Path) -> None:
-    network, _ = train_sizer(STREAM, LATER, tiny(), tmp_path, quiet)
+    network, _ = train_sizer(stream(), later(), tiny(), tmp_path, quiet)
     lines = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
-    assert greedy_score(network, LATER, LIMITS, SESSION) == max(line["select"] for line in lines)
+    assert greedy_score(network, later(), LIMITS, SESSION) == max(line["select"] for line in lines)
     assert [line["steps"] for line in lines] == sorted(line["steps"] for line in lines)
     assert set(lines[0]) == {"steps", "episodes", "train", "select"}
 
@@ -98,59 +108,62 @@ def test_network_is_chosen_by_its_score_on_later_signals(ray_cluster: str, tmp_p
 def test_eleven_fields_and_no_veto_train_too(ray_cluster: str, tmp_path: Path) -> None:
     eleven = config(env_steps=600, environments=16, learning_starts=200, report_every=300, hidden=[8])
     eleven = parse({"session": {"session_left": False}, "limits": {"allow_skip": False}}, base=eleven)
-    network, _ = train_sizer(STREAM, None, eleven, tmp_path, quiet)
+    network, _ = train_sizer(stream(), None, eleven, tmp_path, quiet)
     assert [weight.shape for weight in network.weights] == [(8, 11), (6, 8)]
 
 
 def test_training_ends_after_the_asked_number_of_episodes(ray_cluster: str, tmp_path: Path) -> None:
     told: list[int] = []
     asked = tiny(episodes=20, report_every=100)
-    train_sizer(STREAM, None, asked, tmp_path, lambda done, total, score: told.append(total))
+    train_sizer(stream(), None, asked, tmp_path, lambda done, total, score: told.append(total))
     lines = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
     assert lines[-1]["episodes"] >= 20
     assert all(line["episodes"] < 20 for line in lines[:-1])
-    assert set(told) == {total_steps(STREAM, asked)}
-    assert total_steps(STREAM, asked) == pytest.approx(20 * 30, abs=5)  # five days of six signals
+    assert set(told) == {total_steps(stream(), asked)}
+    assert total_steps(stream(), asked) == pytest.approx(20 * 30, abs=5)  # five days of six signals
 
 
 def test_finished_run_is_not_trained_again(ray_cluster: str, tmp_path: Path) -> None:
-    network, curve = train_sizer(STREAM, None, tiny(), tmp_path, quiet)
+    network, curve = train_sizer(stream(), None, tiny(), tmp_path, quiet)
 
     def refuse(done: int, total: int, score: float) -> None:
         raise AssertionError("trained again")
 
-    again, same_curve = train_sizer(STREAM, None, tiny(), tmp_path, refuse)
+    again, same_curve = train_sizer(stream(), None, tiny(), tmp_path, refuse)
     assert (digest(again), same_curve) == (digest(network), curve)
     told: list[int] = []
-    train_sizer(STREAM, None, tiny(), tmp_path, lambda done, total, score: told.append(done), resume=False)
+    train_sizer(stream(), None, tiny(), tmp_path, lambda done, total, score: told.append(done), resume=False)
     assert len(told) == len(curve)
 
 
 def test_checkpoint_of_another_table_or_configuration_is_refused(ray_cluster: str, tmp_path: Path) -> None:
-    train_sizer(STREAM, None, tiny(), tmp_path, quiet)
+    train_sizer(stream(), None, tiny(), tmp_path, quiet)
     with pytest.raises(ConfigError, match=r"checkpoint\.table"):
-        train_sizer(LATER, None, tiny(), tmp_path, quiet)
+        train_sizer(later(), None, tiny(), tmp_path, quiet)
     with pytest.raises(ConfigError, match=r"checkpoint\.config"):
-        train_sizer(STREAM, None, tiny(gamma=0.5), tmp_path, quiet)
+        train_sizer(stream(), None, tiny(gamma=0.5), tmp_path, quiet)
 
 
-def test_exception_in_training_leaves_the_last_checkpoint_to_go_on_from(
-    ray_cluster: str, tmp_path: Path
-) -> None:
-    steady = tiny(checkpoint_every=300)
+def test_resumed_training_goes_on_where_the_last_checkpoint_was(ray_cluster: str, tmp_path: Path) -> None:
+    steady = config(env_steps=6_000, checkpoint_every=2_000)
 
     def fail(done: int, total: int, score: float) -> None:
-        if done >= 600:
+        if done >= 5_000:
             raise OSError("the terminal is gone")
 
     with pytest.raises(OSError, match="terminal"):
-        train_sizer(STREAM, None, steady, tmp_path, fail)
-    told: list[int] = []
-    _, curve = train_sizer(STREAM, None, steady, tmp_path, lambda done, total, score: told.append(done))
-    assert told[0] > 300  # not from the start
+        train_sizer(stream(), None, steady, tmp_path, fail)
+    before = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    told: list[tuple[int, int, float]] = []
+    _, curve = train_sizer(stream(), None, steady, tmp_path, lambda *news: told.append(news))
+    first = told[0]
+    assert 4_000 < first[0] <= 5_500
+    assert first[2] > 0.9 * before[-1]["train"] > 1.5 * before[0]["train"]  # it had not unlearned
     steps = [s for s, _ in curve]
     assert steps == sorted(set(steps))
-    assert steps[-1] >= 900
+    assert steps[-1] >= 6_000
+    (saved,) = tmp_path.glob("steps-*")
+    assert json.loads((saved / "state.json").read_text())["replay"]["added"] == steps[-1]
     lines = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
     assert [(line["steps"], line["train"]) for line in lines] == curve
 
@@ -163,8 +176,9 @@ from tuning.config import parse
 from tuning.sizer import train_sizer
 
 table = oracle_market.market("L1", 2_000, edge=1.0, seed=1)
-config = parse({"limits": oracle_market.limits("L1").model_dump(), "session": oracle_market.session("L1").model_dump()},
-               {"dqn.env_steps": sys.argv[2], "dqn.report_every": 500, "dqn.checkpoint_every": 10**6})
+limits, session = oracle_market.limits("L1"), oracle_market.session("L1")
+endless = {"dqn.env_steps": sys.argv[2], "dqn.report_every": 500, "dqn.checkpoint_every": 10**6}
+config = parse({"limits": limits.model_dump(), "session": session.model_dump()}, endless)
 train_sizer(table, None, config, Path(sys.argv[1]), lambda done, total, score: print(done, flush=True))
 """
 
@@ -204,25 +218,25 @@ def test_what_training_pays_moves_no_policy_against_another() -> None:
 
 def test_score_of_a_fixed_size_is_its_mean_expected_utility() -> None:
     for tier in range(6):
-        expected = float(STREAM.expected[:, tier].mean())
-        assert greedy_score(fixed_size(tier), STREAM, LIMITS, SESSION) == pytest.approx(expected, rel=1e-12)
+        expected = float(stream().expected[:, tier].mean())
+        assert greedy_score(fixed_size(tier), stream(), LIMITS, SESSION) == pytest.approx(expected, rel=1e-12)
 
 
 def test_score_obeys_the_limits() -> None:
     one_micro = Limits(max_position=0.0025)
-    micro = float(STREAM.expected[:, 1].mean())
+    micro = float(stream().expected[:, 1].mean())
     assert SIZES[1] == 0.25
     largest = fixed_size(5)
     ranked = replace(largest, biases=(np.arange(6, dtype=np.float32),))
-    assert greedy_score(ranked, STREAM, one_micro, SESSION) == pytest.approx(micro, rel=1e-12)
+    assert greedy_score(ranked, stream(), one_micro, SESSION) == pytest.approx(micro, rel=1e-12)
 
 
 def test_plug_in_is_not_trained(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="algo"):
-        train_sizer(STREAM, None, TrainConfig(algo="plugin"), tmp_path, quiet)
+        train_sizer(stream(), None, TrainConfig(algo="plugin"), tmp_path, quiet)
 
 
 def test_table_digest_sees_a_single_changed_number() -> None:
-    changed = STREAM.reward.copy()
+    changed = stream().reward.copy()
     changed[7, 3] = math.nextafter(changed[7, 3], 1.0)
-    assert table_digest(replace(STREAM, reward=changed)) != table_digest(STREAM)
+    assert table_digest(replace(stream(), reward=changed)) != table_digest(stream())

@@ -10,10 +10,12 @@ import pytest
 from market.errors import ConfigError, DataError
 from mlops.registry import read_export
 from policies.bundle import open_bundle
+from signals.predictor import PricePredictor
 from tuning.config import TrainConfig
 from tuning.train import STAGES, Result, Training, start
 
 BARS = "synthetic:regimes?bars=16000&seed=3"
+FEW_EPOCHS = {"predictor": {"epochs": 1}}
 
 
 class Recorder:
@@ -36,7 +38,7 @@ class Recorder:
 
 
 def config(**changed: object) -> TrainConfig:
-    return TrainConfig.model_validate({"data": BARS, "algo": "plugin", **changed})
+    return TrainConfig.model_validate({"data": BARS, "algo": "plugin", **FEW_EPOCHS, **changed})
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,26 @@ def test_two_runs_of_one_configuration_make_one_bundle_and_one_version(
     again = start(config(), home, Recorder(), resume=False).run("rl_sizer")
     assert again.bundle == result.bundle
     assert len(read_export(home)) == 1
+
+
+def test_the_price_predictor_answers_as_it_did_when_it_was_fitted(
+    finished: tuple[Path, Training, Result, Recorder],
+) -> None:
+    _, training, _, told = finished
+    predictor = PricePredictor.from_arrays(training.folder.arrays("predictor", "model-SYNTHETIC"))
+    predictor.check_golden(training.folder.arrays("predictor", "golden-SYNTHETIC"))
+    assert "SYNTHETIC" in told.notes["predictor"]
+
+
+def test_the_profit_tiers_are_judged_on_trades_before_the_test_part(
+    finished: tuple[Path, Training, Result, Recorder],
+) -> None:
+    home, training, _, _ = finished
+    (path,) = (home / "outcomes").glob("training-*.jsonl")
+    stored = [json.loads(line) for line in path.read_text().splitlines()]
+    trades, rows = training._trades()
+    assert len(stored) == len(rows.train) + len(rows.select)
+    assert max(one["signal_time"] for one in stored) < trades.signal_time[rows.test].min()
 
 
 def test_too_few_trades_are_refused_and_the_rule_is_named(home: Path) -> None:

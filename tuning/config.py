@@ -73,6 +73,18 @@ class DQNSettings(_Settings):
         return self.train_batch_size / self.training_intensity
 
 
+class PredictorSettings(_Settings):
+    """The price predictor: the sign of the return `horizon` bars ahead, beyond `threshold`."""
+
+    horizon: int = Field(5, ge=1, le=1_000, description="bars ahead")
+    threshold: float | None = Field(
+        None, gt=0, lt=1, description="log return that is no longer flat; each market's own if absent"
+    )
+    epochs: int = Field(
+        20, ge=0, le=10_000, description="of the perceptron among the candidates; 0 leaves it out"
+    )
+
+
 class TrainConfig(_Settings):
     """One training run, from the bars to the bundle."""
 
@@ -99,6 +111,7 @@ class TrainConfig(_Settings):
         500, ge=1, description="training trades below which the rule's own size is used"
     )
     advised_trades: int = Field(2_000, ge=1, description="training trades below which a warning is given")
+    predictor: PredictorSettings = Field(default_factory=lambda: PredictorSettings.model_validate({}))
     dqn: DQNSettings = Field(default_factory=lambda: DQNSettings.model_validate({}))
 
     @model_validator(mode="after")

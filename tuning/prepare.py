@@ -5,7 +5,6 @@ Everything is fitted on training rows alone. Knows nothing of RLlib.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,7 @@ from signals.calibration import calibration_report
 from signals.fields import POOLED, VolatilityRanks
 from signals.kelly import calibrate_k
 from signals.outcome_model import OutcomeModel, cross_fitted
-from signals.trades import ROW_FIELDS, Dropped, Trades, trade_fields, trade_ranks
+from signals.trades import Trades, trade_fields, trade_ranks
 from tuning.config import TrainConfig
 
 Floats = npt.NDArray[np.float64]
@@ -172,18 +171,3 @@ def volatility_ratio(trades: Trades, medians: dict[str, float]) -> Floats:
     """atr_ratio over its training median, float64[n]."""
     typical = np.array([medians.get(symbol, medians[POOLED]) for symbol in trades.symbols])
     return np.asarray(trades.features[:, feature_index("atr_ratio")] / typical[trades.symbol])
-
-
-def trades_to_arrays(trades: Trades) -> dict[str, npt.NDArray[Any]]:
-    """All columns by name, for a run folder."""
-    columns = {name: getattr(trades, name) for name in ROW_FIELDS}
-    return {**columns, "symbols": np.array(trades.symbols), "dropped": np.array(trades.dropped)}
-
-
-def trades_from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> Trades:
-    """The inverse of `trades_to_arrays`."""
-    return Trades(
-        symbols=tuple(str(symbol) for symbol in arrays["symbols"]),
-        dropped=Dropped(*(int(count) for count in arrays["dropped"])),
-        **{name: arrays[name] for name in ROW_FIELDS},
-    )

@@ -1,9 +1,11 @@
-"""The main job as stages: load, features, outcomes, predictor, sizer, evaluate, register.
+"""The main job as stages, from bars to a registered bundle.
 
 Each stage reads what earlier ones finished and is skipped when a resumed run has it. Knows nothing of
 terminals: what happens is told to a `Listener`.
 """
 
+import hashlib
+import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +27,16 @@ from mlops.registry import ModelVersion, Registry
 from policies.baselines import CONFIDENCE, PlugIn, baselines
 from policies.bundle import BundleMeta, PolicyBundle, open_bundle
 from policies.hybrid import Network
+from signals.excursions import excursions
 from signals.fields import VolatilityRanks
 from signals.outcome_model import OutcomeModel
+from signals.outcome_store import FileOutcomeStore
 from signals.outcomes import label
+from signals.predictor import PricePredictor
+from signals.profit_tiers import TierOptimizer
 from signals.rules import checked, rule
 from signals.trades import Trades, pool
+from tuning.artifacts import bars_from_arrays, bars_to_arrays, trades_from_arrays, trades_to_arrays
 from tuning.config import TrainConfig
 from tuning.examples import Example, newest_signal
 from tuning.prepare import (
@@ -39,16 +46,25 @@ from tuning.prepare import (
     fit_outcomes,
     split,
     tables,
-    trades_from_arrays,
-    trades_to_arrays,
 )
-from tuning.run_folder import RunFolder
+from tuning.run_folder import Arrays, RunFolder
 
-STAGES: Final = ("load", "features", "outcomes", "predictor", "sizer", "evaluate", "register")
+STAGES: Final = (
+    "load",
+    "features",
+    "outcomes",
+    "outcome_model",
+    "predictor",
+    "profit_tiers",
+    "sizer",
+    "evaluate",
+    "register",
+)
 MODES: Final = {
-    "features": STAGES[:2],
-    "predictor": STAGES[:4],
-    "rl_sizer": (*STAGES[:5], "register"),
+    "features": ("load", "features"),
+    "predictor": ("load", "features", "outcomes", "outcome_model", "predictor"),
+    "tier_optimizer": ("load", "features", "outcomes", "profit_tiers"),
+    "rl_sizer": ("load", "features", "outcomes", "outcome_model", "sizer", "register"),
     "all": STAGES,
 }
 
@@ -120,7 +136,7 @@ class Training:
                 raise DataError(
                     f"{bars.symbol} bars", len(bars), f"give at least {WARMUP}: the features need them"
                 )
-        arrays = {f"bars-{i:04d}": _bars_to_arrays(bars) for i, bars in enumerate(markets)}
+        arrays = {f"bars-{i:04d}": bars_to_arrays(bars) for i, bars in enumerate(markets)}
         listed = ", ".join(f"{bars.symbol} {len(bars):,}" for bars in markets)
         digests = {bars.symbol: bars.digest() for bars in markets}
         self.folder.write(
@@ -163,7 +179,7 @@ class Training:
             {"note": note, "counts": counts, "dropped": trades.dropped._asdict(), "rule": chosen.name},
         )
 
-    def _predictor(self) -> None:
+    def _outcome_model(self) -> None:
         trades, rows = self._trades()
         fit = fit_outcomes(trades, rows, self.config)
         figures = fit.calibration
@@ -172,7 +188,7 @@ class Training:
             f"ECE {figures['expected_calibration_error']:.3f}; k = {fit.k:.1f} ({fit.k_from})"
         )
         self.folder.write(
-            "predictor",
+            "outcome_model",
             {
                 "model": fit.model.to_arrays(),
                 "ranks": {symbol: np.asarray(values) for symbol, values in fit.ranks.to_dict().items()},
@@ -180,6 +196,42 @@ class Training:
             },
             {"note": note, "k": fit.k, "k_from": fit.k_from, "calibration": figures},
         )
+
+    def _predictor(self) -> None:
+        settings = self.config.predictor
+        arrays: dict[str, Arrays] = {}
+        reports: dict[str, Any] = {}
+        notes = []
+        for bars, name in zip(self._markets(), self.folder.names("features"), strict=True):
+            try:
+                predictor, report = PricePredictor.fit(
+                    bars, settings.horizon, settings.threshold, settings.epochs, self.config.seed
+                )
+            except DataError as error:  # one short market among many must not stop the others
+                reports[bars.symbol] = None
+                self.listener.warning(f"no price predictor for {bars.symbol}: {error}")
+                continue
+            matrix = self.folder.arrays("features", name)["features"]
+            arrays[f"model-{bars.symbol}"] = predictor.to_arrays()
+            arrays[f"golden-{bars.symbol}"] = predictor.golden(matrix)
+            reports[bars.symbol] = report.to_dict()
+            scores = report.all_markets
+            skill = "" if report.shrink > 0.0 else ", no proven skill"
+            notes.append(f"{bars.symbol} {scores.log_loss:.3f}/{scores.base_log_loss:.3f}{skill}")
+        note = f"log loss/base rates {settings.horizon} bars ahead: " + "; ".join(notes)
+        self.folder.write("predictor", arrays, {"note": note, "reports": reports})
+
+    def _profit_tiers(self) -> None:
+        trades, rows = self._trades()
+        # The test part's outcomes stay unseen: they judge the sizer.
+        seen = trades.take(np.concatenate([rows.train, rows.select]))
+        source = json.dumps([self.config.rule, self.folder.facts("load")["digests"]]).encode()
+        name = f"training-{hashlib.sha256(source).hexdigest()[:16]}"
+        optimizer = TierOptimizer(FileOutcomeStore(name, self.home / "outcomes"))
+        for bars in self._markets():
+            optimizer.record_outcomes(excursions(bars, seen, self.config.rule))
+        report = optimizer.optimize(seed=self.config.seed)
+        self.folder.write("profit_tiers", {}, {"note": report.verdict, "report": report.to_dict()})
 
     def _sizer(self) -> None:
         trades, rows = self._trades()
@@ -202,8 +254,8 @@ class Training:
             "counts": self.folder.facts("outcomes")["counts"],
             "bundle": self.folder.facts("sizer")["bundle"],
             "k": test.k,
-            "k_from": self.folder.facts("predictor")["k_from"],
-            "calibration": self.folder.facts("predictor")["calibration"],
+            "k_from": self.folder.facts("outcome_model")["k_from"],
+            "calibration": self.folder.facts("outcome_model")["calibration"],
             "costs": self.config.costs.model_dump(),
             "limits": self.config.limits.model_dump(),
             "seed": self.config.seed,
@@ -250,21 +302,19 @@ class Training:
     # --- what finished stages hold ---
 
     def _markets(self) -> tuple[Bars, ...]:
-        return tuple(
-            _bars_from_arrays(self.folder.arrays("load", name)) for name in self.folder.names("load")
-        )
+        return tuple(bars_from_arrays(self.folder.arrays("load", name)) for name in self.folder.names("load"))
 
     def _trades(self) -> tuple[Trades, Split]:
         rows = self.folder.arrays("outcomes", "split")
         return trades_from_arrays(self.folder.arrays("outcomes", "trades")), Split(**rows)
 
     def _outcome_fit(self) -> OutcomeFit:
-        facts = self.folder.facts("predictor")
-        ranks = self.folder.arrays("predictor", "ranks")
+        facts = self.folder.facts("outcome_model")
+        ranks = self.folder.arrays("outcome_model", "ranks")
         return OutcomeFit(
-            model=OutcomeModel.from_arrays(self.folder.arrays("predictor", "model")),
+            model=OutcomeModel.from_arrays(self.folder.arrays("outcome_model", "model")),
             ranks=VolatilityRanks.from_dict(ranks),
-            probability=self.folder.arrays("predictor", "probability")["probability"],
+            probability=self.folder.arrays("outcome_model", "probability")["probability"],
             k=facts["k"],
             k_from=facts["k_from"],
             calibration=facts["calibration"],
@@ -331,15 +381,6 @@ def start(config: TrainConfig, home: Path, listener: Listener, *, resume: bool) 
     if resume:
         return Training(config, RunFolder.latest(home, digest), home, listener)
     return Training(config, RunFolder.start(home, digest, config.model_dump(mode="json")), home, listener)
-
-
-def _bars_to_arrays(bars: Bars) -> dict[str, Any]:
-    columns = {name: getattr(bars, name) for name in ("time", "open", "high", "low", "close", "volume")}
-    return {"symbol": np.array(bars.symbol), **columns}
-
-
-def _bars_from_arrays(arrays: dict[str, Any]) -> Bars:
-    return Bars.from_arrays(**{**arrays, "symbol": str(arrays["symbol"])})
 
 
 def _revision() -> str:
