@@ -125,18 +125,45 @@ def train(
 
 
 @app.command()
-def sample() -> None:
-    """List the bars that come with the installed packages."""
+def sample(data: DataOption = None) -> None:
+    """List the bars that come with the installed packages, or report on the bars of --data."""
+    from market.quality import report
     from market.samples import SAMPLES
     from market.sources import load
 
-    table = Table("source", "bars", "from", "to")
-    for name in SAMPLES:
-        (bars,) = load(f"sample:{name}")
-        index = bars.frame().index
-        table.add_row(f"sample:{name}", f"{len(bars):,}", str(index[0].date()), str(index[-1].date()))
+    table = Table("symbol", "bars", "from", "to", "missing", "repeats", "outliers", box=SIMPLE_HEAD)
+    for bars in load(f"sample:{','.join(SAMPLES)}" if data is None else data):
+        seen = report(bars)
+        table.add_row(
+            bars.symbol,
+            f"{seen.bars:,}",
+            seen.first[:10],
+            seen.last[:10],
+            f"{seen.missing_bars:,}",
+            f"{seen.duplicates:,}",
+            f"{seen.outliers:,}",
+        )
     console.print(table)
-    console.print("sample:demo pools all of them")
+    if data is None:
+        console.print(f"sample:NAME[,NAME...] with {', '.join(SAMPLES)}; sample:demo pools all of them")
+
+
+@app.command()
+def lookahead(
+    subject: Annotated[
+        str, typer.Argument(help="features, a rule such as donchian, or plugin:MODULE:NAME of your own")
+    ],
+    data: Annotated[str, typer.Option("--data", help="bars to try it on")] = "sample:eurusd",
+    cuts: Annotated[int, typer.Option(help="moments at which the future is taken away")] = 20,
+    seed: Annotated[int, typer.Option(help="of the cuts and of the other futures")] = 0,
+) -> None:
+    """Find values of a rule or feature that move when the future does; exit code 1 if any does."""
+    from evaluation.lookahead import lookahead as analyse
+    from evaluation.lookahead import print_table
+
+    report = analyse(data, subject, cuts, seed)
+    print_table(report, console)
+    raise typer.Exit(0 if report.clean else 1)
 
 
 @app.command()

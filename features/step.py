@@ -431,9 +431,13 @@ def _reversion(
     for i in range(count):
         reversion[i] = square[i] - total[i] * (total[i] / 100.0)
     for i in range(count):
-        # Where the mean is above a hundred deviations, too many digits cancel: sum about the mean instead.
+        # Where the mean is above a hundred deviations, too many digits cancel: sum about the mean instead,
+        # which counts from one of the returns, so that equal ones have no variance at all.
         if reversion[i] < 1e-4 * square[i]:
-            mean, reversion[i], other[i] = total[i] / 100.0, 0.0, 0.0
+            origin, mean, reversion[i], other[i] = history[RETURN, LONG + i], 0.0, 0.0, 0.0
+            for j in range(i + 1, i + 1 + LONG):
+                mean += history[RETURN, j] - origin
+            mean = origin + mean / 100.0
             for j in range(i + 1, i + 1 + LONG):
                 reversion[i] += (history[RETURN, j] - mean) * (history[RETURN, j] - mean)
             for j in range(i, i + 96):

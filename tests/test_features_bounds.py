@@ -2,6 +2,7 @@
 bit."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -10,6 +11,7 @@ from features.kernel import compute, interpreted, new_state
 from features.spec import FEATURE_NAMES, FEATURES
 
 BARS = 112
+MINUTE = 60_000_000_000
 LOW, HIGH = np.array([feature.low for feature in FEATURES]), np.array([feature.high for feature in FEATURES])
 UNIT = st.floats(0.0, 1.0)
 # From markets that hardly move to prices that double or halve within a bar.
@@ -68,12 +70,20 @@ def test_no_future_changes_a_past_row(market: list[np.ndarray], known: int, rand
     assert compute(*changed)[:known].tobytes() == compute(*market)[:known].tobytes()
 
 
-def test_prices_that_double_with_every_bar_stay_in_range():
-    close = 2.0 ** np.arange(-150.0, 150.0)
-    time = np.arange(300) * 60_000_000_000
-    for prices in (close, close[::-1]):
-        rows = compute(time, prices, prices, prices, prices, prices)
-        assert_in_range(rows[100:])
-        # Rising (or falling) without a step back is the strongest trend there is.
-        assert (rows[100:, FEATURE_NAMES.index("trend_strength")] == 1.0).all()
-        assert np.allclose(np.abs(rows[100:, FEATURE_NAMES.index("mom_50")]), np.sqrt(50.0))
+@pytest.mark.parametrize("doublings", [1, 2, 3, 4, 5, 6, -1, -5])
+def test_constant_growth_is_the_strongest_trend_and_has_no_mean_reversion(doublings: int):
+    close = 2.0 ** (doublings * (np.arange(105.0) - 52.0))
+    rows = compute(np.arange(105) * MINUTE, close, close, close, close, close)[100:]
+    assert_in_range(rows)
+    assert (rows[:, FEATURE_NAMES.index("trend_strength")] == 1.0).all()
+    assert np.allclose(np.abs(rows[:, FEATURE_NAMES.index("mom_50")]), np.sqrt(50.0))
+    assert (rows[:, FEATURE_NAMES.index("mean_reversion")] == 0.0).all()
+
+
+def test_growth_that_is_constant_but_for_rounding_stays_in_range():
+    for seed in range(200):
+        steps = np.random.default_rng(seed).choice(
+            [1.0, 1.0 - 2.0**-53, 1.0 + 2.0**-52], 105, p=[0.96, 0.02, 0.02]
+        )
+        close = np.cumprod(2.0 * steps)
+        assert_in_range(compute(np.arange(105) * MINUTE, close, close, close, close, close)[100:])

@@ -127,5 +127,21 @@ def test_the_samples_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch:
         ballast.main()
     assert not stopped.value.code
     said = capsys.readouterr().out
-    assert "sample:eurusd" in said
+    assert "EURUSD" in said
     assert "6,225" in said
+    assert "sample:demo" in said
+
+
+def test_a_rule_that_sees_ahead_ends_with_exit_code_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prophet.py").write_text("def tomorrow(bars):\n    return bars.frame()['close'].shift(-1)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for subject, code in (("plugin:prophet:tomorrow", 1), ("donchian", 0)):
+        monkeypatch.setattr(
+            sys, "argv", ["ballast", "lookahead", subject, "--data", "sample:googl", "--cuts", "4"]
+        )
+        with pytest.raises(SystemExit) as stopped:
+            ballast.main()
+        assert (stopped.value.code or 0) == code
+    assert "looks ahead" in capsys.readouterr().out

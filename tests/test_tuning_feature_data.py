@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from ray.data import DataContext
 from ray.exceptions import RayError
 
 from features.pipeline import FeaturePipeline
@@ -54,14 +55,19 @@ def test_partitioned_folder_gives_the_bits_of_the_pipeline_and_one_ordered_file_
     write(source / "symbol=0700" / "a.parquet", table_of("", 120, seed=2).drop(columns="symbol"))
     write(source / "symbol=A%2FB" / "a.parquet", table_of("", 99, seed=3).drop(columns="symbol"))
     write(source / "symbol=A%2FB" / ".draft.parquet", pd.DataFrame({"nonsense": [1]}))
-    found = write_features(source, tmp_path / "deep" / "features")
+    context = DataContext.get_current().copy()
+    context.target_max_block_size = 4_000  # bytes: a symbol must stay whole where it is larger than a block
+    with DataContext.current(context):
+        found = write_features(source, tmp_path / "deep" / "features")
     assert found.rows == 300 + 120 + 99
     assert found.folder == tmp_path / "deep" / "features"
     written = read(found)
     assert set(written["symbol"]) == {"EURUSD", "0700", "A/B"}
     same_bits(written, in_order(FeaturePipeline().extract(str(source))))
     assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["features"]
-    files = [pq.read_table(file).to_pandas() for file in found.folder.iterdir()]
+    tables = [pq.read_table(file) for file in found.folder.iterdir()]
+    assert all(column.null_count == 0 for table in tables for column in table.columns), "NaN, as everywhere"
+    files = [table.to_pandas() for table in tables]
     assert len(files) == found.files
     symbols = [symbol for file in files for symbol in file["symbol"].unique()]
     assert len(symbols) == len(set(symbols))

@@ -47,14 +47,17 @@ class FeatureFiles(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Parquet files with bars: where they are, what to read of them, and the symbol where none is told."""
+    """Parquet files with bars: where they are, what to read of them, the column with the timestamps where
+    pandas kept them as an index, and the symbol where none is told.
+    """
 
     filesystem: Any
     base: str
     files: list[str]
     size: int
+    rows: int
     schema: Schema
-    index: str | None
+    timestamps: str | None
     symbol: str
 
 
@@ -74,17 +77,18 @@ def write_features(source: str | Path, folder: str | Path, partitions: int | Non
     if partitions is not None and partitions < 1:
         raise ConfigError("partitions", partitions, "give at least 1")
     target = _target(folder)
-    found = _source(str(source))
-    processors = int(ray.cluster_resources().get("CPU", 1.0))
+    found, shown = _source(str(source)), _shown(str(source))
+    processors = int(ray.cluster_resources().get("CPU", 1.0))  # type: ignore[no-untyped-call]
     wanted = partitions or max(processors, -(-found.size // PARTITION_BYTES))
     draft = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.tmp")
     try:
         draft.mkdir(parents=True)
-        _run(found, draft, wanted, _shown(str(source)))
+        _run(found, draft, wanted, shown)
         written = sorted(draft.glob("*.parquet"))
         rows = sum(pq.read_metadata(file).num_rows for file in written)
-        if not rows:
-            raise DataError(f"{_shown(str(source))} rows", 0, "give at least one bar")
+        if rows != found.rows:
+            mend = f"the files of {shown} have {found.rows} rows: were they changed meanwhile?"
+            raise DataError("rows of features", rows, mend)
         for path in (*written, draft):
             _sync(path)
         try:
@@ -105,9 +109,10 @@ def _run(found: Source, draft: Path, partitions: int, shown: str) -> None:
         schema=found.schema,
         partitioning=None,  # Ray reads key=value in every folder above, too
         include_paths=True,
-        file_extensions=None,
+        # Without endings Ray would leave out, silently, what does not end in .parquet.
+        file_extensions=sorted({path.rpartition(".")[2] for path in found.files}),
     )
-    named = partial(_named, base=found.base, index=found.index, symbol=found.symbol)
+    named = partial(_named, base=found.base, stamps=found.timestamps, symbol=found.symbol)
     # Of a function that yields, Ray Data keeps the error; of one that returns it tells the text alone.
     labelled = bars.map_batches(named, batch_format="pyarrow", batch_size=None)
     groups = labelled.groupby("symbol", num_partitions=partitions)
@@ -120,11 +125,11 @@ def _run(found: Source, draft: Path, partitions: int, shown: str) -> None:
         raise refusal from None
 
 
-def _named(table: Table, base: str, index: str | None, symbol: str) -> Iterator[Table]:
+def _named(table: Table, base: str, stamps: str | None, symbol: str) -> Iterator[Table]:
     """A block of rows with lower-case column names and, for every row, the symbol by its one name."""
     try:
         rows = table.drop_columns([PATH])
-        names = ["timestamp" if name == index else name.strip().lower() for name in rows.column_names]
+        names = ["timestamp" if name == stamps else name.strip().lower() for name in rows.column_names]
         rows = rows.rename_columns(names)
         given = rows["symbol"] if "symbol" in names else pa.repeat(pa.scalar(symbol), len(rows))
         files = pc.dictionary_encode(table[PATH]).combine_chunks()
@@ -194,21 +199,24 @@ def _source(text: str) -> Source:
         inside = [info]
         if info.type == pyarrow.fs.FileType.Directory:
             inside = filesystem.get_file_info(pyarrow.fs.FileSelector(base, recursive=True))
-            inside = [file for file in inside if file.is_file and _holds_bars(file.path, base)]
+        inside = [file for file in inside if file.is_file and _holds_bars(file.path, base)]
         if not inside:
-            raise DataError("source", shown, "the folder holds no Parquet file")
+            raise DataError("source", shown, f"no file there ends in {' or '.join(ENDINGS)}")
         files = sorted(file.path for file in inside)
         form = pyarrow.dataset.ParquetFileFormat()
         factory = pyarrow.dataset.FileSystemDatasetFactory(filesystem, files, form)
         # All files, not the first alone: a column that only some have must not be dropped.
         schema = factory.inspect(promote_options="permissive", fragments=None)
+        rows = factory.finish(schema).count_rows()
+        if not rows:
+            raise DataError(f"{shown} rows", 0, "give at least one bar")
     except (OSError, ImportError, pa.ArrowException) as error:
         raise DataError("source", shown, f"cannot be read: {first_line(error)}") from None
-    read, index = _wanted(schema)
+    read, stamps = _wanted(schema)
     name = base.rstrip("/").rpartition("/")[2]
     ending = next((ending for ending in ENDINGS if info.is_file and name.lower().endswith(ending)), "")
-    symbol = name.removesuffix(name[len(name) - len(ending) :])
-    return Source(filesystem, base, files, sum(file.size or 0 for file in inside), read, index, symbol)
+    size = sum(file.size or 0 for file in inside)
+    return Source(filesystem, base, files, size, rows, read, stamps, name[: len(name) - len(ending)])
 
 
 def _filesystem(text: str) -> tuple[Any, str]:
