@@ -113,6 +113,7 @@ def one_bar(setting: Setting) -> Figures:
     arrays = (bars.time, bars.open, bars.high, bars.low, bars.close, bars.volume)
     cuts: list[Any] = [tuple(column[at : at + 1] for column in arrays) for at in range(len(bars))]
     row = np.empty((1, FEATURES))
+    compiled: Any = step
     idle = njit(lambda state, time, open, high, low, close, volume, rows: -1)
     stream = PIPELINE.stream()
     tuples = list(zip(*(column.tolist() for column in arrays), strict=True))
@@ -122,7 +123,7 @@ def one_bar(setting: Setting) -> Figures:
     state = kernel.new_state()
     for start in range(0, len(bars), 500):
         for name, calls in (
-            ("step", lambda: [step(state, *cut, row) for cut in cuts[start : start + 500]]),  # noqa: B023
+            ("step", lambda: [compiled(state, *cut, row) for cut in cuts[start : start + 500]]),  # noqa: B023
             ("idle", lambda: [idle(state, *cut, row) for cut in cuts[start : start + 500]]),  # noqa: B023
             ("update", lambda: [stream.update(bar) for bar in tuples[start : start + 500]]),  # noqa: B023
         ):

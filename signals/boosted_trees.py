@@ -1,7 +1,8 @@
 """Gradient-boosted trees as flat arrays, answered by one compiled loop.
 
 Knows nothing of prices or classes' meaning; scikit-learn grows the trees and is imported only there. Letters:
-N rows, F features, K classes, T trees (K per boosting round, round by round), M nodes of all trees.
+N rows, F features, K scores (one per class, but a single one, the log odds of the second, for two classes), T
+trees (K per boosting round, round by round), M nodes of all trees.
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ RIDGE = 10.0
 
 @dataclass(frozen=True, eq=False)
 class BoostedTrees:
-    """Additive trees: raw score of class k = `baseline[k]` + the leaf values of trees k, k + K, k + 2K, ...
+    """Additive trees: raw score k = `baseline[k]` + the leaf values of trees k, k + K, k + 2K, ...
 
     `root` int64[T] is each tree's first node. Per node, [M]: `feature` int64 (LEAF = -1: an end), `threshold`
     float64, `left` and `right` int64 (node numbers, always beyond the node's own), `missing_left` int64 0 or
@@ -44,20 +45,29 @@ class BoostedTrees:
     value: FloatArray
 
     @classmethod
-    def fit(cls, x: FloatArray, y: IntArray, rounds: int, seed: int) -> Self:
+    def fit(
+        cls,
+        x: FloatArray,
+        y: IntArray,
+        rounds: int,
+        seed: int,
+        leaves: int = LARGEST_LEAVES,
+        fewest: int = FEWEST_ROWS_PER_LEAF,
+        rate: float = LEARNING_RATE,
+    ) -> Self:
         """`rounds` of shallow trees by scikit-learn's HistGradientBoostingClassifier, x float64[N, F] and y
-        int64[N].
+        int64[N], of at most `leaves` leaves with at least `fewest` rows in each, each scaled by `rate`.
 
-        y must hold every class from 0 to its largest, three or more. Deterministic by `seed` on one thread.
+        y must hold every class from 0 to its largest, two or more. Deterministic by `seed` on one thread.
         """
         from sklearn.ensemble import HistGradientBoostingClassifier
 
         learner = HistGradientBoostingClassifier(
-            learning_rate=LEARNING_RATE,
+            learning_rate=rate,
             max_iter=rounds,
             max_depth=DEPTH,
-            max_leaf_nodes=LARGEST_LEAVES,
-            min_samples_leaf=FEWEST_ROWS_PER_LEAF,
+            max_leaf_nodes=leaves,
+            min_samples_leaf=fewest,
             l2_regularization=RIDGE,
             early_stopping=False,
             random_state=seed,
@@ -66,16 +76,14 @@ class BoostedTrees:
 
     @classmethod
     def from_scikit_learn(cls, learner: Any) -> Self:
-        """The trees of a fitted HistGradientBoostingClassifier of three or more classes, without categorical
-        features.
+        """The trees of a fitted HistGradientBoostingClassifier without categorical features.
 
         Reads scikit-learn's private attributes, there being no public ones: a test holds the answers equal.
-        Raises DataError for two classes or categorical splits, whose trees mean something else.
+        Raises DataError for a single class or categorical splits, whose trees mean something else.
         """
         trees = [tree.nodes for trees_of_round in learner._predictors for tree in trees_of_round]
-        classes = learner._baseline_prediction.shape[1]
-        if classes < 3:
-            raise DataError("classes", len(learner.classes_), "give three or more classes of training rows")
+        if len(learner.classes_) < 2:
+            raise DataError("classes", len(learner.classes_), "give two or more classes of training rows")
         sizes = np.array([len(nodes) for nodes in trees], dtype=np.int64)
         root = np.concatenate(([0], np.cumsum(sizes)))[:-1].astype(np.int64)
         nodes = np.concatenate(trees)
@@ -102,7 +110,10 @@ class BoostedTrees:
         return type(self)(baseline=self.baseline, root=self.root[:trees], **columns)
 
     def scores(self, x: FloatArray) -> FloatArray:
-        """Raw scores float64[N, K] (softmax gives probabilities) of x float64[N, F]; NaN means missing."""
+        """Raw scores float64[N, K] of x float64[N, F]; NaN means missing.
+
+        Their softmax gives probabilities; for K = 1 their logistic function that of the second class.
+        """
         return _scores(
             np.ascontiguousarray(x, dtype=np.float64),
             self.baseline,

@@ -1,10 +1,11 @@
 """The calibrated outcome model p(x): the probability of each R-bin given the six signal fields.
 
-Knows nothing of sizes. Three quadratic logits, one for win or loss, one for which bin among the losses and
-one among the wins; each is fitted by scikit-learn (imported only there), answered by NumPy, and shrunk
-towards its base rates as far as unseen trades ask for it. Nested rather than one flat multinomial, because
-how large a win is follows from the planned target and is easy to tell, while whether a trade wins is not: one
-common regularisation would let the easy part overfit the hard one. Letters: x are the fields, r the outcomes
+Knows nothing of sizes. Three questions, win or loss, which bin among the losses and which among the wins;
+each is answered by a quadratic logit or by boosted trees, whichever told unseen trades better, fitted by
+scikit-learn (imported only there), answered without it, and shrunk towards its base rates as far as unseen
+trades ask for it. Nested rather than one flat multinomial, because how large a win is follows from the
+planned target and is easy to tell, while whether a trade wins is not: one common regularisation, or one
+common choice of kind, would let the easy part overfit the hard one. Letters: x are the fields, r the outcomes
 in R, C scikit-learn's inverse regularisation, N rows, J bins (losses first), T = 27 terms, K = J + 2 columns
 (loss, win, then the J bins), s the shrinkage.
 """
@@ -12,16 +13,19 @@ in R, C scikit-learn's inverse regularisation, N rows, J bins (losses first), T 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from market.errors import DataError
 from market.splits import purged_folds
+from signals.boosted_trees import BoostedTrees
 from signals.fields import SIGNAL_FIELDS
 from signals.outcome_bins import bin_edges, bins_of
-from signals.outcome_logit import TERMS, Folds, Scaling, choose, fit_logits, log_softmax, shrunk
+from signals.outcome_choice import choose
+from signals.outcome_logit import TERMS, Folds, Scaling, fit_logits, log_softmax, shrunk
+from signals.outcome_trees import grow, log_probability, restored
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -29,6 +33,8 @@ IntArray = npt.NDArray[np.int64]
 FEWEST_ROWS = 100
 FOLDS = 5
 STAGES = ("win or loss", "which loss", "which win")
+COMPARED = ("base rates", "logit", "trees")
+_TREES = "trees/"
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,15 @@ class OutcomeModel:
 
     `edges` float64[J - 1] separate the bins, one of them being 0; `outcome_r` float64[J] is the mean training
     R (gross less cost) of each bin. `center` and `scale` [6], `term_center` and `term_scale` [T],
-    `coefficient` [T, K], `intercept` and `base` (log base rates) [K] are the three logits. For each of
-    STAGES, `shrink` [3] in [0, 1] says how far its logits stand from the base rates (0: no skill found, every
-    signal gets the base rates), `regularisation` [3] is C, and `stage_skill` [3] is 1 - log loss / log loss
-    of the base rates, on trades that neither the weights nor C nor s had seen; it may be negative. s is 0
-    unless that skill exceeds its standard error. `log_loss_skill` is the same for the J bins as a whole,
-    `rows` counts the training trades.
+    `coefficient` [T, K], `intercept` and `base` (log base rates) [K] are the three logits, `regularisation`
+    [3] their C. For each of STAGES, `rounds` int64[3] of boosting say how long its trees grew, 0 that the
+    logit answers instead; `trees` holds them, or None. `shrink` [3] in [0, 1] says how far the answers stand
+    from the base rates (0: no skill found, every signal gets the base rates), and `stage_skill` [3] is 1 -
+    log loss / log loss of the base rates, on trades that neither the weights nor C, kind and s had seen; it
+    may be negative. s is 0 unless that skill exceeds its standard error. `log_loss_skill` is the same for the
+    J bins as a whole. `candidate_loss` [3, 3] are the log losses by which the kind of each of STAGES (rows)
+    was chosen: nats per trade of COMPARED (columns), each kind with its best setting and s; a row of equals
+    where a stage has only one answer. `rows` counts the training trades.
     """
 
     edges: FloatArray
@@ -56,9 +65,12 @@ class OutcomeModel:
     base: FloatArray
     shrink: FloatArray
     regularisation: FloatArray
+    rounds: IntArray
     stage_skill: FloatArray
+    candidate_loss: FloatArray
     log_loss_skill: float
     rows: int
+    trees: tuple[BoostedTrees | None, ...]
 
     @classmethod
     def fit(
@@ -66,11 +78,11 @@ class OutcomeModel:
     ) -> Self:
         """Fit on x float64[N, 6], r float64[N] (gross less cost), times int64[N] in ns, signal_time in order.
 
-        C and s minimise the log loss over `folds` blocks of time, each predicted by logits whose training
-        trades do not overlap it; a stage whose gain over its base rates, on blocks where nothing was chosen,
-        does not exceed its standard error gets s = 0. Deterministic. Raises DataError for fewer than 100
-        rows, shapes that do not fit, values that are not finite, unsorted times, or trades that all won or
-        all lost.
+        Kind, its setting and s minimise the log loss over `folds` blocks of time, each predicted by models
+        whose training trades do not overlap it; a stage whose gain over its base rates, on blocks where
+        nothing was chosen, does not exceed its standard error gets s = 0. Deterministic. Raises DataError for
+        fewer than 100 rows, shapes that do not fit, values that are not finite, unsorted times, or trades
+        that all won or all lost.
         """
         _check_training(x, r, signal_time, exit_time)
         with _one_thread():
@@ -102,10 +114,15 @@ class OutcomeModel:
             fit_logits(terms[stage >= 0], stage[stage >= 0], count, (choice.regularisation,))[0]
             for stage, count, choice in zip(classes, counts, choices, strict=True)
         ]
+        trees = tuple(
+            grow(x[stage >= 0], stage[stage >= 0], logit.base, (choice.rounds,))[0] if choice.rounds else None
+            for stage, logit, choice in zip(classes, logits, choices, strict=True)
+        )
         in_bin = np.bincount(bins, minlength=edges.size + 1)
         outcome_r = np.bincount(bins, weights=r, minlength=edges.size + 1) / np.maximum(in_bin, 1)
         base_loss = np.array([choice.base_loss for choice in choices])
         loss = np.array([choice.loss for choice in choices])
+        compared = [(choice.base_loss, choice.logit_loss, choice.trees_loss) for choice in choices]
         return cls(
             edges=edges,
             outcome_r=outcome_r,
@@ -115,9 +132,12 @@ class OutcomeModel:
             base=np.concatenate([logit.base for logit in logits]),
             shrink=np.array([choice.shrink for choice in choices]),
             regularisation=np.array([choice.regularisation for choice in choices]),
+            rounds=np.array([choice.rounds for choice in choices], dtype=np.int64),
             stage_skill=1.0 - np.divide(loss, base_loss, out=np.ones(len(STAGES)), where=base_loss > 0.0),
+            candidate_loss=np.array(compared) / len(r),
             log_loss_skill=1.0 - float(loss.sum() / base_loss.sum()),
             rows=len(r),
+            trees=trees,
         )
 
     def probability(self, x: FloatArray) -> FloatArray:
@@ -128,9 +148,14 @@ class OutcomeModel:
         scaling = Scaling(self.center, self.scale, self.term_center, self.term_scale)
         logits = scaling.terms(x) @ self.coefficient + self.intercept
         losses = _losses(self.edges)
+        parts = (slice(0, 2), slice(2, 2 + losses), slice(2 + losses, None))
         side, loss, win = (
-            shrunk(log_softmax(logits[:, part]), self.base[part], float(self.shrink[stage]))
-            for stage, part in enumerate((slice(0, 2), slice(2, 2 + losses), slice(2 + losses, None)))
+            shrunk(
+                log_softmax(logits[:, part]) if trees is None else log_probability(trees, x),
+                self.base[part],
+                float(shrink),
+            )
+            for part, trees, shrink in zip(parts, self.trees, self.shrink, strict=True)
         )
         return np.exp(np.concatenate((loss + side[:, :1], win + side[:, 1:]), axis=1))
 
@@ -144,29 +169,52 @@ class OutcomeModel:
         return winning
 
     @property
+    def kept(self) -> tuple[str, ...]:
+        """What answers each of STAGES: "trees", "logit", or "base rates" where no skill was proven."""
+        return tuple(
+            COMPARED[0] if shrink == 0.0 else COMPARED[1] if trees is None else COMPARED[2]
+            for shrink, trees in zip(self.shrink, self.trees, strict=True)
+        )
+
+    @property
+    def candidates(self) -> dict[str, float]:
+        """Out-of-fold log loss over the J bins, in nats per trade, of each of COMPARED if it answered every
+        stage, with the settings and s best for it; lower is better."""
+        return dict(zip(COMPARED, self.candidate_loss.sum(axis=0).tolist(), strict=True))
+
+    @property
     def verdict(self) -> str:
         """In words, whether the fields tell wins from losses."""
         figures = (
             f"log-loss skill {self.stage_skill[0]:+.4f} on unseen trades, shrinkage {self.shrink[0]:.2f}"
         )
-        found = "skill found" if self.shrink[0] > 0 else "no skill proven, every signal gets the base rate"
+        found = (
+            f"skill found by the {self.kept[0]}"
+            if self.shrink[0] > 0
+            else "no skill proven, every signal gets the base rate"
+        )
         return f"{found} ({figures})"
 
-    def to_arrays(self) -> dict[str, FloatArray]:
-        """Every attribute by name; the single numbers as arrays of shape [1]."""
-        return {
-            field.name: np.atleast_1d(np.asarray(getattr(self, field.name), dtype=np.float64))
-            for field in fields(self)
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Every attribute by name, float64 but for `rounds`; the single numbers as arrays of shape [1], the
+        trees of stage n as trees/n/NAME with the names of `BoostedTrees`."""
+        arrays: dict[str, npt.NDArray[Any]] = {
+            name: np.atleast_1d(np.asarray(getattr(self, name), dtype=np.float64)) for name in _NAMES
         }
+        arrays["rounds"] = self.rounds
+        for stage, trees in enumerate(self.trees):
+            if trees is not None:
+                arrays |= {f"{_TREES}{stage}/{name}": values for name, values in trees.to_arrays().items()}
+        return arrays
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.floating]]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Back from `to_arrays`, bit for bit. Raises DataError for a missing, misshapen or non-finite
         array."""
-        names = [field.name for field in fields(cls)]
-        if set(arrays) != set(names):
-            raise DataError("outcome model arrays", sorted(arrays), f"give {', '.join(names)}")
-        plain = {name: np.array(values, dtype=np.float64) for name, values in arrays.items()}
+        forest = {name: values for name, values in arrays.items() if name.startswith(_TREES)}
+        if set(arrays) - set(forest) != set(_NAMES):
+            raise DataError("outcome model arrays", sorted(arrays), f"give {', '.join(_NAMES)}")
+        plain = {name: np.array(arrays[name], dtype=np.float64) for name in _NAMES}
         bins = plain["edges"].size + 1
         shapes: dict[str, tuple[int, ...]] = {
             "edges": (bins - 1,),
@@ -185,7 +233,8 @@ class OutcomeModel:
             "intercept": (bins + 2,),
             "base": (bins + 2,),
         }
-        shapes |= {name: (len(STAGES),) for name in ("shrink", "regularisation", "stage_skill")}
+        shapes |= {name: (len(STAGES),) for name in ("shrink", "regularisation", "rounds", "stage_skill")}
+        shapes |= {"candidate_loss": (len(STAGES), len(COMPARED))}
         for name, values in plain.items():
             if values.shape != shapes[name] or not np.all(np.isfinite(values)):
                 raise DataError(
@@ -193,8 +242,32 @@ class OutcomeModel:
                 )
         if not np.any(plain["edges"] == 0.0) or np.any(np.diff(plain["edges"]) <= 0.0):
             raise DataError("outcome model, edges", plain["edges"], "give rising edges, one of them 0")
+        if np.any((plain["shrink"] < 0.0) | (plain["shrink"] > 1.0)):
+            raise DataError("outcome model, shrink", plain["shrink"], "give numbers from 0 to 1")
+        rounds = plain.pop("rounds").astype(np.int64)
+        if np.any((rounds < 0) | (rounds != arrays["rounds"])):
+            raise DataError("outcome model, rounds", arrays["rounds"], "give whole numbers, 0 for the logit")
+        losses = _losses(plain["edges"])
+        trees: list[BoostedTrees | None] = []
+        for stage, count in enumerate((2, losses, bins - losses)):
+            prefix = f"{_TREES}{stage}/"
+            grown = {
+                name.removeprefix(prefix): forest.pop(name)
+                for name in list(forest)
+                if name.startswith(prefix)
+            }
+            # Neither trees that nothing speaks of nor rounds without trees: `restored` refuses the latter.
+            trees.append(restored(grown, count, int(rounds[stage])) if grown or rounds[stage] else None)
+            if grown and not rounds[stage]:
+                raise DataError("outcome model, rounds", rounds, f"stage {stage} has trees, yet 0 rounds")
+        if forest:
+            raise DataError("outcome model arrays", sorted(forest), f"give trees of {len(STAGES)} stages")
         single = {"log_loss_skill": float(plain.pop("log_loss_skill")[0]), "rows": int(plain.pop("rows")[0])}
-        return cls(**plain, **single)  # type: ignore[arg-type]  # the names were compared above
+        return cls(**plain, **single, rounds=rounds, trees=tuple(trees))  # type: ignore[arg-type]  # the names were compared above
+
+
+# What `to_arrays` names plainly; the trees have names of their own.
+_NAMES = tuple(field.name for field in fields(OutcomeModel) if field.name != "trees")
 
 
 def cross_fitted(
@@ -205,8 +278,8 @@ def cross_fitted(
 
     Arguments as in `OutcomeModel.fit`, which on the same rows gives the same bins. The bin edges come from
     all training outcomes, those of the predicted row among them: they say how outcomes are distributed, never
-    which row has which, so no row's own outcome can be read out of its probabilities. Weights, base rates, C
-    and s are chosen afresh for each block.
+    which row has which, so no row's own outcome can be read out of its probabilities. Weights, base rates,
+    kind, its setting and s are chosen afresh for each block.
     """
     _check_training(x, r, signal_time, exit_time)
     edges = bin_edges(r)
@@ -224,7 +297,9 @@ def _losses(edges: FloatArray) -> int:
 
 
 def _one_thread() -> AbstractContextManager[object]:
-    """Matrices this small gain nothing from threads: they only wait for each other (10 x slower)."""
+    """Matrices this small gain nothing from threads: they only wait for each other (10 x slower); and one
+    thread always adds in one order."""
+    import sklearn.ensemble  # noqa: F401  # the limit holds only for libraries that are loaded by then
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     return threadpool_limits(limits=1)  # type: ignore[no-any-return]
