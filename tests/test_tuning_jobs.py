@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,10 +44,27 @@ def cluster() -> Iterator[JobSubmissionClient]:
         try:
             assert head.stdout is not None
             assert head.stdout.readline() == b"up\n"
-            yield client(f"http://127.0.0.1:{port}")
+            answering = client(f"http://127.0.0.1:{port}")
+            _wait_for_an_agent(answering)
+            yield answering
         finally:
             head.communicate(timeout=60)
             assert head.returncode is not None
+
+
+def _wait_for_an_agent(cluster: JobSubmissionClient) -> None:
+    """The dashboard answers before the agent that starts jobs has reported to it; on a busy machine long
+    before."""
+    end = time.monotonic() + 120
+    while True:
+        try:
+            cluster.submit_job(entrypoint="true")
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+        else:
+            return
 
 
 @pytest.fixture
