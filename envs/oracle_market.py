@@ -68,15 +68,10 @@ def market(task: Task, signals: int, edge: float, seed: int, reward: RewardName 
     ``logit p = -ln rr + edge (eta[z] + 0.8 (confidence - 0.5) + 0.6 (quality - 0.5) + beta[z] momentum)``; a
     win pays rr, a loss costs 1, both less 0.03 + 0.06 volatility in costs. The regime is a Markov chain,
     observed through volatility_regime; the observation holds the raw confidence, not p. The same seed gives
-    the same stream, whatever the task. Raises ConfigError for an unknown task, no signals, or an edge that is
-    not finite.
+    the same stream, whatever the task. Raises ConfigError for no signals, and as `of_fields`.
     """
-    if task not in get_args(Task):
-        raise ConfigError("task", task, f"choose one of {', '.join(get_args(Task))}")
     if signals < 1:
         raise ConfigError("signals", signals, "give at least 1")
-    if not np.isfinite(edge):
-        raise ConfigError("edge", edge, "give a finite number; 1 is realistic noise, 0 is no skill to find")
     random = np.random.default_rng(seed)
     regime = regimes(signals, random)
     volatility = (regime + random.random(signals)) / 3.0
@@ -93,8 +88,13 @@ def of_fields(
 ) -> SignalTable:
     """The table of signals with the given `fields`, float64[n, 6] of signals.fields, six to a day.
 
-    A signal wins where its `luck`, float64[n] in [0, 1), is below its probability.
+    A signal wins where its `luck`, float64[n] in [0, 1), is below its probability. Raises ConfigError for an
+    unknown task and for an edge that is not finite.
     """
+    if task not in get_args(Task):
+        raise ConfigError("task", task, f"choose one of {', '.join(get_args(Task))}")
+    if not np.isfinite(edge):
+        raise ConfigError("edge", edge, "give a finite number; 1 is realistic noise, 0 is no skill to find")
     signals = len(fields)
     volatility, momentum, confidence, quality = fields[:, 1], fields[:, 2], fields[:, 3], fields[:, 4]
     rr, regime = fields[:, 5] + 2.0, regime_of(volatility)
