@@ -130,7 +130,9 @@ def _swings(high: FloatArray, low: FloatArray, close: FloatArray) -> dict[str, F
     """Shares and extremes of the last four swings, computed per swing and spread over the bars in between."""
     rising, top = _side(high)
     falling, bottom = _side(-low)
-    position = np.clip((close + bottom) / (top + bottom), -1.0, 2.0)
+    # A strong trend may leave the latest highs below the latest lows: there is no range to stand in then.
+    height = np.where(top + bottom > 0.0, top + bottom, np.nan)
+    position = np.nan_to_num(np.clip((close + bottom) / height, -1.0, 2.0), nan=0.5)
     return {"higher_highs": rising, "lower_lows": falling, "swing_position": position}
 
 

@@ -1,4 +1,4 @@
-"""How fast the 31 features are beside pandas and TA-Lib: `python -m benchmarks.features [--quick]`.
+"""How fast the data side is, features beside pandas and TA-Lib: `python -m benchmarks.features [--quick]`.
 
 Prints progress to stderr and one JSON line to stdout. Times are CPU seconds of this process, so that other
 programs on the machine disturb them little, and both sides of a ratio are measured in turns, best of several,
@@ -14,6 +14,8 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,10 +24,17 @@ from numba import njit
 from benchmarks._feature_references import with_pandas, with_talib
 from features import kernel
 from features.pipeline import FeaturePipeline
-from features.spec import FEATURE_NAMES
+from features.spec import FEATURE_NAMES, WARMUP
 from features.step import FEATURES, SIZE, step
 from market.bars import Bars
 from market.synthetic import regimes
+from signals.outcome_model import OutcomeModel
+from signals.outcome_trees import ROUNDS, grow
+from signals.outcomes import Costs, label
+from signals.predictor import PricePredictor
+from signals.price_models import candidates, learn
+from signals.price_rows import log_base_rates
+from signals.signal_frame import checked, signal_frame
 
 Figures = dict[str, float]
 PIPELINE = FeaturePipeline()
@@ -44,6 +53,12 @@ def seconds(work: Callable[[], object]) -> float:
     started = time.process_time()
     work()
     return time.process_time() - started
+
+
+def seconds_of(work: Callable[[], object], times: int) -> float:
+    """CPU seconds of one call out of several in a row: a single one is shorter than the clock's tick is
+    sure."""
+    return seconds(lambda: [work() for _ in range(times)]) / times
 
 
 def throughput(setting: Setting) -> Figures:
@@ -155,7 +170,81 @@ def cold_start(setting: Setting) -> Figures:
     return figures
 
 
-MEASUREMENTS: tuple[Callable[[Setting], Figures], ...] = (throughput, memory, one_bar, request, cold_start)
+def outcomes(setting: Setting) -> Figures:
+    """Seconds from a table of 20,000 signals, held for up to 200 bars, to their outcomes in R, checks
+    included."""
+    bars = setting.bars
+    bar = np.linspace(WARMUP, len(bars) - 202, 20_000).astype(np.int64)
+    side = np.where(bar % 2, 1, -1)
+    features = PIPELINE.matrix(bars)
+    unit = side * 8.0 * features[bar, FEATURE_NAMES.index("atr_ratio")] * bars.close[bar]
+    close = bars.close[bar]
+    frame = signal_frame(bars, bar, side, close - unit, close + 2.0 * unit, close, 200, "benchmark")
+    trades = label(bars, checked(frame, bars), Costs(), features)
+    print(f"{len(trades):,} trades, held {trades.holding.mean():.0f} bars on average", file=sys.stderr)
+    if len(trades) < 19_500:
+        raise SystemExit(f"only {len(trades)} of 20,000 signals settled: {trades.dropped}")
+    return {
+        "outcomes_20k_s": min(
+            seconds(lambda: label(bars, checked(frame, bars), Costs(), features))
+            for _ in range(setting.rounds)
+        )
+    }
+
+
+def predictions(setting: Setting) -> Figures:
+    """Milliseconds of one row's probabilities, median: of the slowest kind of price predictor, and of the
+    outcome model with trees for every question, and with logits."""
+    rows = 4_000
+    table, labels = PIPELINE.prepare_training_data(setting.bars.window(0, rows), 5, 1e-4)
+    x, y = table.to_numpy(), labels.to_numpy()
+    base = log_base_rates(y, 3)
+    largest = {candidate.kind: candidate for candidate in candidates(epochs=1)}
+    models = learn(x, y, list(largest.values()), seed=0)
+    work: dict[str, Callable[[], object]] = {
+        f"predict_{kind}_ms": partial(PricePredictor(kind, model, base, 0.7).predict_row, x[-1])
+        for kind, model in zip(largest, models, strict=True)
+    }
+    for kind, model in outcome_models().items():
+        work[f"outcome_{kind}_ms"] = partial(model.probability, np.full((1, 6), 0.4))
+    figures = {}
+    for name, answer in work.items():
+        answer()
+        times = [seconds_of(answer, 100) for _ in range(10 * setting.rounds)]
+        figures[name] = statistics.median(times) * 1e3
+    slowest = max(figures[f"predict_{kind}_ms"] for kind in largest)
+    return {"predict_ms": slowest, **figures}
+
+
+def outcome_models() -> dict[str, OutcomeModel]:
+    """The same small outcome model answered by logits, and by the largest trees that may be kept."""
+    random = np.random.default_rng(0)
+    x = random.uniform(-1.0, 1.0, (2_000, 6))
+    won = random.random(2_000) < 0.4 + 0.2 * x[:, 2]
+    r = np.where(won, random.choice([0.4, 1.0, 2.0], 2_000), random.choice([-1.0, -0.6, -0.2], 2_000))
+    time = np.arange(2_000, dtype=np.int64) * 10
+    logits = replace(OutcomeModel.fit(x, r, time, time + 25), trees=(None,) * 3, rounds=np.zeros(3, np.int64))
+    wins = logits.outcome_r[logits.outcome_r > 0.0].size
+    grown = []
+    for classes in (2, len(logits.outcome_r) - wins, wins):
+        drawn = random.integers(0, classes, len(x))
+        (trees,) = grow(x, drawn, np.log(np.bincount(drawn) / len(x)), ROUNDS[-1:])
+        grown.append(trees)
+    return {
+        "logit": logits,
+        "trees": replace(logits, trees=tuple(grown), rounds=np.full(3, ROUNDS[-1])),
+    }
+
+
+MEASUREMENTS: tuple[Callable[[Setting], Figures], ...] = (
+    throughput,
+    memory,
+    one_bar,
+    request,
+    cold_start,
+    outcomes,
+    predictions,
+)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""One quadratic multinomial logit: its terms, its fit, and the choice of how far to trust it.
+"""One quadratic multinomial logit: its terms, its fit, and how its answers are moved towards base rates.
 
 Knows nothing of R: it tells classes apart. Letters: x are the six fields, C scikit-learn's inverse
 regularisation, s the shrinkage of the logits towards the base rates, N rows, T = 27 terms, K classes.
@@ -53,16 +53,6 @@ class Logit(NamedTuple):
     base: FloatArray
 
 
-class Choice(NamedTuple):
-    """C and s, and the summed log loss (nats) of such a choice, and of the base rates, on blocks it was not
-    made on."""
-
-    regularisation: float
-    shrink: float
-    loss: float
-    base_loss: float
-
-
 def fit_logits(
     terms: FloatArray, classes: IntArray, count: int, regularisations: Sequence[float]
 ) -> list[Logit]:
@@ -88,37 +78,6 @@ def fit_logits(
         coefficient[:, present], intercept[present] = weights, constant
         fitted.append(Logit(coefficient, intercept, base))
     return fitted
-
-
-def choose(x: FloatArray, classes: IntArray, count: int, splits: Folds) -> Choice:
-    """C and s by log loss over `splits`, for fields x float64[N, 6] and classes int64[N] (-1: the row takes
-    no part).
-
-    The loss reported for a block is that of the C and s which the other blocks would have chosen: an honest
-    figure. Unless its mean gain over the base rates exceeds its standard error over the blocks (Breiman,
-    Friedman, Olshen & Stone 1984), s is 0: in a market without skill, about one choice in ten passes.
-    """
-    # loss[fold, C, s]: summed over the fold's test rows. s = 0 is the base rate of the fold's training rows.
-    loss = np.zeros((len(splits), len(REGULARISATIONS), SHRINKAGES.size))
-    for fold, (train, test) in enumerate(splits):
-        train, test = train[classes[train] >= 0], test[classes[test] >= 0]
-        scaling = Scaling.fit(x[train]) if train.size else None
-        if scaling is None or test.size == 0 or count == 1:
-            continue
-        unseen = scaling.terms(x[test])
-        logits = fit_logits(scaling.terms(x[train]), classes[train], count, REGULARISATIONS)
-        happened = (np.arange(test.size), classes[test])
-        for number, logit in enumerate(logits):
-            full = log_softmax(unseen @ logit.coefficient + logit.intercept)
-            for step, shrink in enumerate(SHRINKAGES):
-                loss[fold, number, step] = -shrunk(full, logit.base, float(shrink))[happened].sum()
-    total = loss.sum(axis=0)
-    best = np.unravel_index(int(np.argmin(total)), total.shape)
-    honest = np.array([part.flat[int(np.argmin(total - part))] for part in loss])
-    gain = loss[:, 0, 0] - honest
-    proven = gain.mean() > gain.std(ddof=1) / np.sqrt(len(splits))
-    shrink = float(SHRINKAGES[best[1]]) if proven else 0.0
-    return Choice(REGULARISATIONS[int(best[0])], shrink, float(honest.sum()), float(total[0, 0]))
 
 
 def log_softmax(logits: FloatArray) -> FloatArray:

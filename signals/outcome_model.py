@@ -183,6 +183,13 @@ class OutcomeModel:
         return dict(zip(COMPARED, self.candidate_loss.sum(axis=0).tolist(), strict=True))
 
     @property
+    def compared(self) -> str:
+        """`candidates` in words, and what was kept for each of STAGES."""
+        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in self.candidates.items())
+        kept = ", ".join(f"{stage}: {kind}" for stage, kind in zip(STAGES, self.kept, strict=True))
+        return f"out-of-fold log loss over {len(self.outcome_r)} bins: {losses}; kept {kept}"
+
+    @property
     def verdict(self) -> str:
         """In words, whether the fields tell wins from losses."""
         figures = (

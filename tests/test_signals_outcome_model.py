@@ -1,19 +1,28 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from market.errors import DataError
 from market.splits import purged_folds
+from policies.bundle import BundleError, open_bundle
 from signals.calibration import calibration_report
 from signals.outcome_bins import bin_edges, bins_of
 from signals.outcome_model import OutcomeModel, cross_fitted
+from tests.serving_bundles import bundle
+from tests.synthetic_signals import table
 
 HOUR = 3_600_000_000_000
 
 
-def planted(count: int, seed: int = 0, edge: float = 1.0):
-    """Trades whose p(win) is known: x, r, times of signal and exit, p; momentum turns with volatility."""
+def steps(x):
+    """A chance of a win that steps up and down with momentum, and turns with trend strength."""
+    return 0.5 + 0.25 * np.where(np.floor(2 * (x[:, 2] + 1)) % 2 == 0, 1, -1) * np.where(x[:, 0] > 0.6, 1, -1)
+
+
+def planted(count: int, seed: int = 0, edge: float = 1.0, chance=None):
+    """Trades whose p(win) is known: x, r, times of signal and exit, p; momentum turns with volatility, or
+    what `chance` says of x."""
     random = np.random.default_rng(seed)
     x = np.stack(
         (
@@ -28,7 +37,7 @@ def planted(count: int, seed: int = 0, edge: float = 1.0):
     )
     reward = x[:, 5] + 2
     score = (x[:, 0] - 0.5) + 0.8 * (x[:, 3] - 0.5) - 3.0 * x[:, 2] * (x[:, 1] - 0.5)
-    p = 1 / (1 + np.exp(np.log(reward) - edge * score))
+    p = 1 / (1 + np.exp(np.log(reward) - edge * score)) if chance is None else chance(x)
     won = random.random(count) < p
     r = np.where(won, reward - 0.05, -1.05) + random.normal(0, 0.02, count)
     signal_time = np.cumsum(random.integers(1, 10, count)) * HOUR
@@ -43,6 +52,11 @@ def market():
 @pytest.fixture(scope="module")
 def model(market):
     return OutcomeModel.fit(*market[:4])
+
+
+@pytest.fixture(scope="module")
+def stepped():
+    return OutcomeModel.fit(*planted(3000, seed=11, chance=steps)[:4])
 
 
 def test_planted_skill_is_found_and_its_probabilities_are_calibrated(market, model):
@@ -102,24 +116,103 @@ def test_the_stated_skill_is_met_on_trades_never_seen():
     assert np.mean(stated) == pytest.approx(np.mean(met), abs=0.03)
 
 
-def test_a_model_travels_as_arrays_bit_for_bit(market, model):
-    arrays = model.to_arrays()
-    assert all(values.dtype == np.float64 for values in arrays.values())
-    back = OutcomeModel.from_arrays({name: values.copy() for name, values in arrays.items()})
-    np.testing.assert_array_equal(back.probability(market[0]), model.probability(market[0]))
-    for field in fields(model):
-        np.testing.assert_array_equal(getattr(back, field.name), getattr(model, field.name))
-    assert (back.rows, back.log_loss_skill) == (3000, model.log_loss_skill)
+def test_a_model_travels_as_arrays_bit_for_bit(market, model, stepped):
+    for one in (model, stepped):
+        arrays = one.to_arrays()
+        assert {values.dtype.kind for values in arrays.values()} <= {"f", "i"}
+        back = OutcomeModel.from_arrays({name: values.copy() for name, values in arrays.items()})
+        np.testing.assert_array_equal(back.probability(market[0]), one.probability(market[0]))
+        assert (back.rows, back.log_loss_skill) == (one.rows, one.log_loss_skill)
+        again = back.to_arrays()
+        assert list(again) == list(arrays)
+        for name, values in arrays.items():
+            np.testing.assert_array_equal(again[name], values)
+        assert [trees is None for trees in back.trees] == [trees is None for trees in one.trees]
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(OutcomeModel)])
+@pytest.mark.parametrize("name", [field.name for field in fields(OutcomeModel) if field.name != "trees"])
 def test_damaged_arrays_are_refused(model, name):
     arrays = model.to_arrays()
     with pytest.raises(DataError, match="arrays"):
         OutcomeModel.from_arrays({key: values for key, values in arrays.items() if key != name})
-    for wrong in (np.full_like(arrays[name], np.nan), np.concatenate((arrays[name], arrays[name]))):
+    for wrong in (np.full(arrays[name].shape, np.nan), np.concatenate((arrays[name], arrays[name]))):
         with pytest.raises(DataError):
             OutcomeModel.from_arrays(arrays | {name: wrong})
+
+
+def test_trees_that_do_not_belong_to_their_question_are_refused(stepped):
+    arrays = stepped.to_arrays()
+    win_or_loss = {name for name in arrays if name.startswith("trees/0/")}
+    assert win_or_loss
+    moved = {name.replace("trees/0/", "trees/7/"): values for name, values in arrays.items()}
+    pointing = arrays["trees/0/left"].copy()
+    pointing[0] = 10**6
+    for wrong in (
+        {name: values for name, values in arrays.items() if name not in win_or_loss},
+        {name: values for name, values in arrays.items() if name != "trees/0/value"},
+        moved,
+        arrays | {"trees/7/value": np.zeros(1)},
+        arrays | {"trees/0/left": pointing},
+        arrays | {"rounds": np.zeros(3, dtype=np.int64)},
+        arrays | {"rounds": arrays["rounds"] + 1},
+        arrays | {"rounds": arrays["rounds"] + 0.5},
+        arrays | {"rounds": -arrays["rounds"]},
+    ):
+        with pytest.raises(DataError):
+            OutcomeModel.from_arrays(wrong)
+
+
+def test_trees_answer_a_market_of_steps_and_are_better_calibrated_there(stepped):
+    assert stepped.kept[0] == "trees"
+    assert "skill found by the trees" in stepped.verdict
+    x, r, _, _, p = planted(20_000, seed=12, chance=steps)
+    won = r > 0
+    logit = replace(stepped, rounds=stepped.rounds * [0, 1, 1], trees=(None, *stepped.trees[1:]))
+    kept, other = (calibration_report(one.win_probability(x), won) for one in (stepped, logit))
+    assert kept.log_loss < other.log_loss - 0.02
+    assert kept.brier < other.brier - 0.005
+    assert kept.log_loss < kept.base_log_loss - 0.02
+    # Few and slow trees err on the timid side: rather towards the base rate than beyond what happens.
+    assert kept.expected_calibration_error < 0.1
+    assert kept.happened[0] < kept.stated[0] < kept.base_rate < kept.stated[-1] < kept.happened[-1]
+    assert np.corrcoef(stepped.win_probability(x), p)[0, 1] > 0.85
+
+
+def test_every_answer_is_compared_and_the_comparison_is_told(model, stepped):
+    for one, best in ((model, "logit"), (stepped, "trees")):
+        assert one.kept[0] == best
+        assert list(one.candidates) == ["base rates", "logit", "trees"]
+        np.testing.assert_allclose(list(one.candidates.values()), one.candidate_loss.sum(axis=0))
+        win_or_loss = dict(zip(one.candidates, one.candidate_loss[0], strict=True))
+        assert min(win_or_loss, key=win_or_loss.get) == best
+        for name in ("base rates", "logit", "trees"):
+            assert f"{name} {one.candidates[name]:.4f}" in one.compared
+
+
+def test_a_row_with_nan_stays_nan_where_trees_answer(stepped):
+    assert np.isfinite(stepped.probability(np.zeros((1, 6)))).all()
+    for column in range(6):
+        rows = np.zeros((3, 6))
+        rows[1, column] = np.nan
+        stated = stepped.probability(rows)
+        assert np.isnan(stated[1]).all()
+        np.testing.assert_array_equal(stated[[0, 2]], stepped.probability(rows[[0, 2]]))
+
+
+def test_a_bundle_carries_the_trees_and_asks_them_its_golden_questions(stepped, tmp_path):
+    whole = replace(bundle(), outcome_model=stepped)
+    whole = whole.with_golden(table(80), np.random.default_rng(0).uniform(-1.0, 1.0, (80, 6)))
+    digest = whole.save(tmp_path)
+    opened = open_bundle(tmp_path, digest)
+    x = planted(500, seed=14)[0]
+    np.testing.assert_array_equal(opened.outcome_model.probability(x), stepped.probability(x))
+    assert opened.outcome_model.kept == stepped.kept
+    # Trees that answer otherwise than was recorded are not served, even under a digest of their own.
+    trees = stepped.trees[0]
+    other = replace(stepped, trees=(replace(trees, value=trees.value * 1.01), *stepped.trees[1:]))
+    altered = replace(whole, outcome_model=other).save(tmp_path)
+    with pytest.raises(BundleError, match=r"golden\.probability"):
+        open_bundle(tmp_path, altered)
 
 
 def test_the_same_trades_give_the_same_model(market, model):

@@ -3,7 +3,6 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from features.pipeline import FeaturePipeline
@@ -12,7 +11,6 @@ from features.spec import FEATURE_NAMES, WARMUP
 from market.bars import Bars
 from market.errors import ConfigError, DataError
 from signals import predictor as module
-from signals.boosted_trees import LEAF, BoostedTrees
 from signals.outcome_logit import SHRINKAGES, log_softmax
 from signals.predictor import GOLDEN_ROWS, PricePredictor
 from signals.predictor_report import Scores
@@ -61,75 +59,7 @@ def skilled():
     return PricePredictor.fit(trending(2500, seed=1), horizon=1, epochs=4)
 
 
-# --- trees ---
-
-
-@pytest.fixture(scope="module")
-def grown():
-    random = np.random.default_rng(0)
-    x = random.normal(size=(1500, FEATURES))
-    x[random.random(x.shape) < 0.08] = np.nan
-    y = np.where(np.nan_to_num(x[:, 0]) + np.isnan(x[:, 5]) + random.normal(0, 0.5, 1500) > 0.6, 2, 0)
-    y[random.random(1500) < 0.3] = 1
-    learner = HistGradientBoostingClassifier(max_depth=4, max_iter=25, early_stopping=False, random_state=0)
-    return learner.fit(x, y), x
-
-
-def test_flat_trees_answer_as_scikit_learns_missing_values_included(grown):
-    learner, x = grown
-    trees = BoostedTrees.from_scikit_learn(learner)
-    asked = np.random.default_rng(1).normal(size=(3000, FEATURES)) * 2
-    asked[np.random.default_rng(2).random(asked.shape) < 0.15] = np.nan
-    asked[0] = np.nan
-    # On the thresholds themselves <= decides.
-    inner = np.flatnonzero(trees.feature != LEAF)
-    for row, node in enumerate(inner[:500]):
-        asked[row, trees.feature[node]] = trees.threshold[node]
-    for rows in (x, asked):
-        ours = np.exp(log_softmax(trees.scores(rows)))
-        np.testing.assert_allclose(ours, learner.predict_proba(rows), rtol=0, atol=1e-12)
-    assert set(np.unique(trees.missing_left[inner])) == {0, 1}, "both ways of a missing value occur"
-
-
-def test_trees_stopped_earlier_equal_trees_grown_for_fewer_rounds():
-    rows = simulated(1200)
-    long = BoostedTrees.fit(rows.x, rows.y, 30, seed=0)
-    short = BoostedTrees.fit(rows.x, rows.y, 10, seed=0)
-    np.testing.assert_array_equal(long.first_rounds(10).scores(rows.x), short.scores(rows.x))
-    np.testing.assert_array_equal(long.first_rounds(30).scores(rows.x), long.scores(rows.x))
-
-
-def test_trees_that_could_run_in_circles_or_out_of_bounds_are_refused(grown):
-    arrays = BoostedTrees.from_scikit_learn(grown[0]).to_arrays()
-    back = BoostedTrees.from_arrays(arrays, FEATURES)
-    np.testing.assert_array_equal(back.scores(grown[1]), BoostedTrees(**arrays).scores(grown[1]))
-    inner = int(np.flatnonzero(arrays["feature"] != LEAF)[1])
-    for name, value in (
-        ("left", inner),
-        ("right", 0),
-        ("left", 10**9),
-        ("feature", FEATURES),
-        ("feature", -2),
-        ("root", -1),
-        ("value", np.nan),
-        ("value", np.inf),
-        ("threshold", np.nan),
-    ):
-        wrong = {key: values.copy() for key, values in arrays.items()}
-        wrong[name][inner] = value
-        with pytest.raises(DataError, match=f"trees, {name}"):
-            BoostedTrees.from_arrays(wrong, FEATURES)
-    for broken in (
-        {**arrays, "left": arrays["left"][:-1]},
-        {**arrays, "root": arrays["root"][:-1]},
-        {**arrays, "left": arrays["left"].astype(float)},
-        {name: values for name, values in arrays.items() if name != "root"},
-    ):
-        with pytest.raises(DataError, match="trees, "):
-            BoostedTrees.from_arrays(broken, FEATURES)
-
-
-# --- the other candidates ---
+# --- the candidates ---
 
 
 def test_the_logit_answers_as_scikit_learns():
