@@ -15,7 +15,7 @@ from market.errors import ConfigError, InputError
 from policies.bundle import BundleError
 from serving.cluster import CONFIG, desired, environment, own_ports, push, swap, token_of
 from serving.desk import Deployed
-from serving.launch import StartError, start
+from serving.launch import StartError, port_to_serve_on, start
 from tests.serving_bundles import saved
 
 
@@ -144,6 +144,20 @@ def test_port_in_use_is_refused_before_anything_starts(home: Path) -> None:
         taken.listen()
         with pytest.raises(ConfigError, match="is in use: give another port"):
             start(home, port=taken.getsockname()[1])
+        with pytest.raises(ConfigError, match="is in use: give another port"):
+            port_to_serve_on(taken.getsockname()[1])
+
+
+def test_without_a_wish_the_first_port_whose_own_ports_are_free_too_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    used = {8100, own_ports(8101)[-1]}
+    monkeypatch.setattr("serving.launch._is_free", lambda host, port: port not in used)
+    assert port_to_serve_on(None) == 8102
+    assert port_to_serve_on(9000) == 9000
+    monkeypatch.setattr("serving.launch._is_free", lambda host, port: False)
+    with pytest.raises(ConfigError, match="in use"):
+        port_to_serve_on(None)
 
 
 def test_ray_that_ends_by_itself_is_said_at_once_and_leaves_nothing(
