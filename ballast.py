@@ -293,7 +293,7 @@ def registry_list() -> None:
             ", ".join(entry.aliases),
             entry.digest[:12],
             f"{entry.created:%Y-%m-%d %H:%M}",
-            entry.tags.get("headline", "not evaluated"),
+            entry.tags.get("headline", entry.tags.get("verdict", "not evaluated")),
         )
     console.print(table)
 
