@@ -51,7 +51,9 @@ DataOption = Annotated[
         "--data", help="CSV or Parquet path, database URL, sample:NAME[,NAME...] or synthetic:regimes?bars=N"
     ),
 ]
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="a JSON file of TrainConfig keys")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="a YAML or JSON file of TrainConfig keys")
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="seed of training")]
 
 
@@ -263,6 +265,7 @@ def _ask(url: str, example: "Example") -> None:
 def _post(url: str, body: dict[str, Any], name: str) -> dict[str, Any]:
     """Ask, showing the same request as a curl command over a file that stays."""
     import json
+    from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 
     from market.home import write_atomically
@@ -271,8 +274,15 @@ def _post(url: str, body: dict[str, Any], name: str) -> dict[str, Any]:
     content = json.dumps(body, allow_nan=False).encode()
     write_atomically(path, content)
     console.print(f"\n[dim]$[/] curl -s {url} -H 'content-type: application/json' -d @{path}")
-    with urlopen(Request(url, content, {"content-type": "application/json"}), timeout=30) as answer:
-        parsed: dict[str, Any] = json.load(answer)
+    try:
+        with urlopen(Request(url, content, {"content-type": "application/json"}), timeout=30) as answer:
+            parsed: dict[str, Any] = json.load(answer)
+    except HTTPError as error:
+        raise InputError(url, error.code, error.read(2000).decode(errors="replace")) from None
+    except OSError as error:
+        raise InputError(
+            url, str(error), "the endpoint does not answer: is the machine overloaded?"
+        ) from None
     return parsed
 
 

@@ -1,9 +1,13 @@
 """The command line: what is refused is one line with field, value and mend, and exit code 2."""
 
 import io
+import socket
 import subprocess
 import sys
+from email.message import Message
 from pathlib import Path
+from unittest.mock import Mock
+from urllib.error import HTTPError
 
 import numpy as np
 import pandas as pd
@@ -11,6 +15,7 @@ import pytest
 from rich.console import Console
 
 import ballast
+from market.errors import InputError
 from tests.test_project_tree import ROOT
 
 
@@ -179,3 +184,14 @@ def test_an_empty_registry_says_how_a_version_gets_there(
         ballast.main()
     assert "train" in capsys.readouterr().out
     assert "no version is registered yet" in refused(capsys, monkeypatch, "serve", "--version", "7")
+
+
+def test_an_endpoint_that_refuses_or_is_silent_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        with pytest.raises(InputError, match="does not answer"):
+            ballast._post(f"http://127.0.0.1:{silent.getsockname()[1]}/sizing", {}, "sizing.json")
+    refusal = HTTPError("", 422, "", Message(), io.BytesIO(b"give a number"))
+    monkeypatch.setattr("urllib.request.urlopen", Mock(side_effect=refusal))
+    with pytest.raises(InputError, match="got 422; give a number"):
+        ballast._post("http://127.0.0.1/sizing", {}, "sizing.json")
