@@ -6,13 +6,23 @@ Heavy imports live inside the commands, so that ``--help`` and mistakes answer a
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from market.errors import ConfigError, InputError
@@ -41,15 +51,36 @@ DataOption = Annotated[
         "--data", help="CSV or Parquet path, database URL, sample:NAME[,NAME...] or synthetic:regimes?bars=N"
     ),
 ]
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="a JSON file of TrainConfig keys")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="a YAML or JSON file of TrainConfig keys")
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="seed of training")]
 
 
 class ConsoleListener:
-    """A training run told on the terminal."""
+    """A training run told on the terminal: a line for each finished stage, a bar for the one at work."""
 
     def __init__(self) -> None:
         self.bar: tuple[Progress, TaskID] | None = None
+
+    def working(self, stage: str, done: int, total: int) -> None:
+        """See `tuning.train.Listener`."""
+        if not total:
+            self.close()
+            bar = Progress(
+                TextColumn(f"{stage:>13} "),
+                BarColumn(30),
+                TextColumn("{task.description}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+                disable=not console.is_terminal,
+            )
+            bar.start()
+            self.bar = bar, bar.add_task("", total=None)
+        else:
+            self._move(done, total, f"{done} / {total} markets")
 
     def stage(self, name: str, note: str, *, resumed: bool) -> None:
         """See `tuning.train.Listener`."""
@@ -62,31 +93,18 @@ class ConsoleListener:
 
     def progress(self, done: int, total: int, score: float) -> None:
         """See `tuning.train.Listener`."""
-        if self.bar is None:
-            columns = (
-                TextColumn("        sizer  "),
-                BarColumn(40),
-                TextColumn("{task.completed:,} / {task.total:,} steps"),
-            )
-            bar = Progress(
-                *columns,
-                TimeRemainingColumn(),
-                TextColumn("{task.description}"),
-                console=console,
-                transient=True,
-            )
-            bar.start()
-            self.bar = bar, bar.add_task("", total=total)
-        bar, task = self.bar
-        bar.update(
-            task, completed=done, total=total, description=f"expected utility {score:+.4f} R per signal"
-        )
+        self._move(done, total, f"{done:,} / {total:,} steps, expected utility {score:+.4f} R per signal")
 
     def close(self) -> None:
         """Take the bar off the screen."""
         if self.bar is not None:
             self.bar[0].stop()
             self.bar = None
+
+    def _move(self, done: int, total: int, text: str) -> None:
+        if self.bar is not None:
+            bar, task = self.bar
+            bar.update(task, completed=done, total=total, description=text)
 
 
 @app.command()
@@ -177,32 +195,34 @@ def serve(
     ] = False,
 ) -> None:
     """Serve /features, /sizing and /narratives until interrupted."""
-    from serving.launch import serving
-
     digest, status = _served(version, staging)
     if digest is None:
         console.print(
             "no model to serve: /sizing answers the rule's own size, and says so (--staging, --version)"
         )
-    with serving(home(), digest, status, port) as url:
+    with _serving(digest, status, port) as url:
         console.print(f"{url}/features  {url}/sizing  {url}/narratives  Ctrl-C stops them")
         _until_interrupted()
 
 
 @app.command()
 def demo(
-    data: DataOption = None, port: Annotated[int, typer.Option(help="port of the endpoints")] = 8100
+    data: DataOption = None,
+    port: Annotated[
+        int | None, typer.Option(help="port of the endpoints; default: 8100, or the next free one")
+    ] = None,
+    config: ConfigOption = None,
 ) -> None:
     """The whole of Ballast once, on real bars: train, evaluate, register, serve, ask, show."""
-    from serving.launch import serving
+    from serving.launch import port_to_serve_on
 
+    port = port_to_serve_on(port)
     console.rule("Ballast: how large may this position be?")
-    training, result = _train(_config(None, {"data": data}), "all", resume=False)
+    training, result = _train(_config(config, {"data": data}), "all", resume=False)
     assert result.version is not None
     _show(result)
     console.rule("Three endpoints")
-    console.print("starting Ray Serve on this machine ...")
-    with serving(home(), result.version.digest, result.version.status, port) as url:
+    with _serving(result.version.digest, result.version.status, port) as url:
         _ask(url, training.example())
     console.rule("What to type next")
     python = Path(sys.executable)
@@ -245,6 +265,7 @@ def _ask(url: str, example: "Example") -> None:
 def _post(url: str, body: dict[str, Any], name: str) -> dict[str, Any]:
     """Ask, showing the same request as a curl command over a file that stays."""
     import json
+    from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 
     from market.home import write_atomically
@@ -253,8 +274,15 @@ def _post(url: str, body: dict[str, Any], name: str) -> dict[str, Any]:
     content = json.dumps(body, allow_nan=False).encode()
     write_atomically(path, content)
     console.print(f"\n[dim]$[/] curl -s {url} -H 'content-type: application/json' -d @{path}")
-    with urlopen(Request(url, content, {"content-type": "application/json"}), timeout=30) as answer:
-        parsed: dict[str, Any] = json.load(answer)
+    try:
+        with urlopen(Request(url, content, {"content-type": "application/json"}), timeout=30) as answer:
+            parsed: dict[str, Any] = json.load(answer)
+    except HTTPError as error:
+        raise InputError(url, error.code, error.read(2000).decode(errors="replace")) from None
+    except OSError as error:
+        raise InputError(
+            url, str(error), "the endpoint does not answer: is the machine overloaded?"
+        ) from None
     return parsed
 
 
@@ -263,18 +291,43 @@ def registry_list() -> None:
     """All versions, newest first."""
     from mlops.registry import read_export
 
-    table = Table("version", "status", "aliases", "bundle", "created", "verdict")
-    for entry in reversed(read_export(home())):
-        verdict = str(entry.tags.get("verdict", ""))
+    versions = read_export(home())
+    if not versions:
+        console.print("no version is registered yet: train one with `train` or `demo`")
+        return
+    table = Table("version", "status", "aliases", "bundle", "created (UTC)", "finding", box=SIMPLE_HEAD)
+    for entry in reversed(versions):
         table.add_row(
             str(entry.version),
             entry.status,
             ", ".join(entry.aliases),
             entry.digest[:12],
-            str(entry.created),
-            verdict,
+            f"{entry.created:%Y-%m-%d %H:%M}",
+            entry.tags.get("headline", entry.tags.get("verdict", "not evaluated")),
         )
     console.print(table)
+
+
+@contextmanager
+def _serving(digest: str | None, status: str, port: int) -> Iterator[str]:
+    """The three endpoints for the block; what is being waited for is on the terminal meanwhile."""
+    from serving.launch import serving
+
+    console.print("starting Ray Serve on this machine ...")
+    with ExitStack() as served:
+        with Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        ) as shown:
+            task = shown.add_task("")
+            url = served.enter_context(
+                serving(home(), digest, status, port, lambda text: shown.update(task, description=text))
+            )
+        yield url
 
 
 def _until_interrupted() -> None:
@@ -331,7 +384,9 @@ def _served(version: int | None, staging: bool) -> tuple[str | None, str]:
     if version is not None:
         chosen = [entry for entry in entries if entry.version == version]
         if not chosen:
-            raise ConfigError("--version", version, f"give one of {[entry.version for entry in entries]}")
+            known = ", ".join(str(entry.version) for entry in entries)
+            mend = f"the versions are {known}" if known else "no version is registered yet: train one first"
+            raise ConfigError("--version", version, mend)
     else:
         chosen = [entry for entry in entries if entry.status == ("STAGING" if staging else "PRODUCTION")]
     return (chosen[-1].digest, chosen[-1].status) if chosen else (None, "NONE")
@@ -340,7 +395,7 @@ def _served(version: int | None, staging: bool) -> tuple[str | None, str]:
 def main() -> None:
     """Run a command; what was refused is one line and exit code 2."""
     try:
-        app()
+        app(prog_name="ballast")
     except InputError as error:
         complaints.print(f"[red]refused[/] {error}", highlight=False)
         sys.exit(2)

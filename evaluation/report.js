@@ -111,7 +111,7 @@
       marker: { color: colour(`tier-${place}`), line: { color: colour("card"), width: 1 } }, hovertemplate: `%{y}: ${tier} %{x:.1%}<extra></extra>`,
     }));
     const layout = layoutOf({
-      barmode: "stack", bargap: 0.3,
+      barmode: "stack", bargap: 0.3, margin: { l: 8, r: 28, t: 12, b: 8 }, // or its label of 100 % has no room
       xaxis: { tickformat: ".0%", range: [0, 1.004], showgrid: false, zeroline: false, nticks: narrow() ? 3 : 6 }, yaxis: { autorange: "reversed", type: "category", showgrid: false, ticklabelstandoff: 6 },
     });
     legend("sizes-legend", tiers, "span", (tier) => `<svg width="14" height="14"><rect width="14" height="14" rx="3" fill="${colour(`tier-${tiers.indexOf(tier)}`)}"/></svg>`, (tier) => `${tier} ${page.sizes[tier]}×`);

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 from ray import serve
 
 from features.kernel import warm
@@ -22,7 +23,9 @@ from serving.schemas import FeaturesRequest, bars_of
 
 def feature_api(desk: Desk) -> FastAPI:
     """The application in front of the feature pipeline."""
-    api = FastAPI(title="Ballast features", description="The 31 features at the last of a row of bars.")
+    api = FastAPIOffline(
+        redoc_url=None, title="Ballast features", description="The 31 features at the last of a row of bars."
+    )
     install(api)
     api.add_middleware(Guard, keys=lambda: desk.keys)
 

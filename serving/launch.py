@@ -20,7 +20,18 @@ from types import TracebackType
 from typing import Final, Self
 
 from market.errors import ConfigError, InputError
-from serving.cluster import APPLICATIONS, Config, desired, environment, fetch, own_ports, push, swap, token_of
+from serving.cluster import (
+    APPLICATIONS,
+    PORTS,
+    Config,
+    desired,
+    environment,
+    fetch,
+    own_ports,
+    push,
+    swap,
+    token_of,
+)
 from serving.guard import KEYS_FILE, Keys
 
 DEFAULT_PORT: Final = 8100
@@ -119,9 +130,8 @@ def start(
     config = desired(home, bundle, status, host=host, port=port, replicas=replicas)
     if host not in LOOPBACK and not Keys(home, os.environ).required():
         raise ConfigError("host", host, f"beyond loopback keys are a must: write {home / KEYS_FILE}")
-    for needed in (port, *own_ports(port)[-2:]):
-        if not _is_free(host if needed == port else "", needed):
-            raise ConfigError("port", port, f"{needed} is in use: give another port")
+    if (taken := _taken(host, port)) is not None:
+        raise ConfigError("port", port, f"{taken} is in use: give another port")
     # Ray's sockets lie here and may have 107 characters in all. Only the owner may enter: the admin socket of
     # HAProxy would let anybody in.
     folder = Path(tempfile.mkdtemp(prefix="ballast-serve-", dir="/tmp"))
@@ -166,11 +176,24 @@ def start(
     return server
 
 
+def port_to_serve_on(wanted: int | None) -> int:
+    """`wanted`, or without a wish the first port from 8100 on that `start` can have.
+
+    ConfigError where it cannot: better before a training than after it.
+    """
+    for port in range(DEFAULT_PORT, DEFAULT_PORT + PORTS) if wanted is None else [wanted]:
+        if (taken := _taken("127.0.0.1", port)) is None:
+            return port
+    raise ConfigError("port", wanted, f"{taken} is in use: give another port")
+
+
 @contextmanager
-def serving(home: Path, digest: str | None, status: str, port: int = DEFAULT_PORT) -> Iterator[str]:
+def serving(
+    home: Path, digest: str | None, status: str, port: int, say: Callable[[str], None] = lambda text: None
+) -> Iterator[str]:
     """`start` for a bundle of this home, or for the rule alone (None), as a context that gives the URL."""
     bundle = None if digest is None else home / "bundles" / digest
-    with start(home, bundle=bundle, status=status, port=port) as server:
+    with start(home, bundle=bundle, status=status, port=port, say=say) as server:
         yield server.url
 
 
@@ -210,6 +233,12 @@ def _wait(reached: Callable[[], bool], deadline: float, otherwise: str) -> None:
         if time.monotonic() > deadline:
             raise StartError("serve", "no answer", otherwise)
         time.sleep(0.2)
+
+
+def _taken(host: str, port: int) -> int | None:
+    """The first port in use among those that serving on `port` needs; None where all are free."""
+    needs = ((host, port), *(("", own) for own in own_ports(port)[-2:]))
+    return next((needed for where, needed in needs if not _is_free(where, needed)), None)
 
 
 def _is_free(host: str, port: int) -> bool:

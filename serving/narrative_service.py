@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 from ray import serve
 
 from serving.answers import NarrativeAnswer
@@ -18,7 +19,11 @@ from serving.schemas import NarrativeRequest
 
 def narrative_api(desk: NarrativeDesk) -> FastAPI:
     """The application in front of `desk`."""
-    api = FastAPI(title="Ballast narratives", description="Why a size is what it is, every number a fact.")
+    api = FastAPIOffline(
+        redoc_url=None,
+        title="Ballast narratives",
+        description="Why a size is what it is, every number a fact.",
+    )
     install(api)
     api.add_middleware(Guard, keys=lambda: desk.keys)
 

@@ -80,6 +80,8 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     field, mend = ".".join(place) or "body", first["msg"][:1].lower() + first["msg"][1:] + more
     if first["type"] == "missing":
         return refusal(422, field, mend)
+    if first["type"] == "extra_forbidden":
+        return refusal(422, field, f"leave it out: there is no such field{more}", first["input"])
     if first["type"] in ("too_short", "too_long"):
         bounds = first["ctx"]
         wanted = (

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 from pydantic import TypeAdapter
 from ray import serve
 
@@ -23,7 +24,11 @@ VERSIONS = TypeAdapter(list[ModelVersion])
 
 def sizing_api(desk: SizingDesk) -> FastAPI:
     """The application in front of `desk`."""
-    api = FastAPI(title="Ballast sizing", description="How large a position may be, and which rule says so.")
+    api = FastAPIOffline(
+        redoc_url=None,
+        title="Ballast sizing",
+        description="How large a position may be, and which rule says so.",
+    )
     install(api)
     api.add_middleware(Guard, keys=lambda: desk.keys)
 

@@ -1,14 +1,21 @@
 """The command line: what is refused is one line with field, value and mend, and exit code 2."""
 
+import io
+import socket
 import subprocess
 import sys
+from email.message import Message
 from pathlib import Path
+from unittest.mock import Mock
+from urllib.error import HTTPError
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 import ballast
+from market.errors import InputError
 from tests.test_project_tree import ROOT
 
 
@@ -72,6 +79,7 @@ def test_what_cannot_be_is_refused(
     for part in parts:
         assert part in said
     assert not (home / "bundles").exists()
+    assert not (home / "runs").exists()
 
 
 def test_too_few_training_trades_say_that_the_rule_alone_sizes(
@@ -145,3 +153,45 @@ def test_a_rule_that_sees_ahead_ends_with_exit_code_one(
             ballast.main()
         assert (stopped.value.code or 0) == code
     assert "looks ahead" in capsys.readouterr().out
+
+
+def test_a_stage_at_work_shows_a_bar_on_a_terminal_and_nothing_in_a_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for terminal in (True, False):
+        out = io.StringIO()
+        monkeypatch.setattr(ballast, "console", Console(file=out, force_terminal=terminal, width=120))
+        listener = ballast.ConsoleListener()
+        listener.working("predictor", 0, 0)
+        listener.working("predictor", 2, 6)
+        assert listener.bar is not None
+        listener.bar[0].refresh()
+        listener.progress(3000, 60_000, 0.05)
+        listener.bar[0].refresh()
+        shown = out.getvalue()
+        listener.stage("predictor", "six markets", resumed=False)
+        assert ("2 / 6 markets" in shown) == terminal
+        assert ("3,000 / 60,000 steps" in shown) == terminal
+        if not terminal:
+            assert out.getvalue() == "    predictor  six markets\n"
+
+
+def test_an_empty_registry_says_how_a_version_gets_there(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ballast", "registry", "list"])
+    with pytest.raises(SystemExit):
+        ballast.main()
+    assert "train" in capsys.readouterr().out
+    assert "no version is registered yet" in refused(capsys, monkeypatch, "serve", "--version", "7")
+
+
+def test_an_endpoint_that_refuses_or_is_silent_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        with pytest.raises(InputError, match="does not answer"):
+            ballast._post(f"http://127.0.0.1:{silent.getsockname()[1]}/sizing", {}, "sizing.json")
+    refusal = HTTPError("", 422, "", Message(), io.BytesIO(b"give a number"))
+    monkeypatch.setattr("urllib.request.urlopen", Mock(side_effect=refusal))
+    with pytest.raises(InputError, match="got 422; give a number"):
+        ballast._post("http://127.0.0.1/sizing", {}, "sizing.json")

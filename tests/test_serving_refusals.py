@@ -5,7 +5,7 @@ from typing import Annotated
 
 import pytest
 from fastapi import FastAPI
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from market.errors import DataError
 from serving.refusals import NotFound, Unavailable, install, shown
@@ -13,6 +13,8 @@ from tests.serving_client import ask
 
 
 class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     number: Annotated[float, Field(allow_inf_nan=False)]
     names: Annotated[list[str], Field(max_length=3)] = []
 
@@ -53,6 +55,10 @@ def failing() -> FastAPI:
         ('{"number": 1e999}', {"field": "number", "value": "inf", "mend": "input should be a finite number"}),
         ('{"number": "soon"}', {"field": "number", "value": "soon"}),
         ('{"number": {"a": 1}}', {"field": "number", "value": "dict of 1"}),
+        (
+            '{"number": 1, "nmaes": []}',
+            {"field": "nmaes", "value": "list of 0", "mend": "leave it out: there is no such field"},
+        ),
         (
             '{"number": 1, "names": ["a", "b", "c", "d"]}',
             {"field": "names", "value": 4, "mend": "give at most 3"},

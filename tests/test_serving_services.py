@@ -1,6 +1,7 @@
 """The three applications over HTTP, in this process and without Ray: answers, records, refusals."""
 
 import json
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -311,7 +312,16 @@ def test_every_application_documents_its_requests_answers_and_refusals(home: Pat
         document = ask(api, "GET", "/openapi.json").json()
         assert {"200", "401", "413", "422", "429"} <= document["paths"]["/"]["post"]["responses"].keys()
         assert all(path.startswith("/") for path in document["paths"])
-        assert ask(api, "GET", "/docs").status_code == 200
+
+
+def test_the_documents_page_needs_no_network(home: Path) -> None:
+    for api in (sizing_api(sizing_desk(home)), feature_api(Desk("features")), narrative_api(NarrativeDesk())):
+        page = ask(api, "GET", "/docs", root="/mounted").text
+        places = re.findall(r'(?:src|href)="([^"]*)"', page)
+        assert len(places) >= 3
+        for place in places:
+            assert place.startswith("/mounted/"), place
+            assert ask(api, "GET", place.removeprefix("/mounted")).status_code == 200
 
 
 def test_keys_guard_every_application(home: Path) -> None:

@@ -87,7 +87,7 @@ def test_job_runs_in_a_copy_without_the_virtual_environment(
         cluster, ["python", "hello.py", "0", "two words"], project, environment={"GREETING": "good day"}
     )
     log: list[str] = []
-    ended = wait(cluster, job, timeout_s=120, follow=log.append)
+    ended = wait(cluster, job, timeout_s=250, follow=log.append)
     assert ended.status == JobStatus.SUCCEEDED
     assert "['0', 'two words'] good day ['hello.py']" in "".join(log)
 
@@ -96,7 +96,7 @@ def test_failed_job_ends_with_its_own_exit_code(cluster: JobSubmissionClient, pr
     job = submit(
         cluster, ["python", "hello.py", "3"], project, environment={"GREETING": ""}, submission_id="again"
     )
-    ended = wait(cluster, job, timeout_s=120)
+    ended = wait(cluster, job, timeout_s=250)
     assert (job, ended.status, ended.driver_exit_code) == ("again", JobStatus.FAILED, 3)
     with pytest.raises(ConfigError, match="submission_id"):
         submit(cluster, ["python", "hello.py", "0"], project, submission_id="again")
@@ -124,7 +124,7 @@ def test_job_that_outlasts_the_patience_of_its_follower_goes_on_until_stopped(
         if "ready" in text:
             cluster.stop_job(job)
 
-    ended = wait(cluster, job, timeout_s=120, follow=stop_when_ready)
+    ended = wait(cluster, job, timeout_s=250, follow=stop_when_ready)
     assert ended.status == JobStatus.STOPPED
     assert "checkpoint" in "".join(log)
 

@@ -22,6 +22,13 @@ def test_a_finished_stage_gives_back_its_arrays_bit_for_bit(tmp_path: Path) -> N
     assert run.names("load") == ("bars",)
 
 
+def test_a_run_that_has_nothing_to_keep_leaves_no_folder(tmp_path: Path) -> None:
+    RunFolder.start(tmp_path, "abcdef0123", {"seed": 1})
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match="--resume"):
+        RunFolder.latest(tmp_path, "abcdef0123")
+
+
 def test_a_stage_that_fails_midway_leaves_nothing(tmp_path: Path) -> None:
     run = RunFolder.start(tmp_path, "abcdef0123", {})
     with pytest.raises(ValueError, match="JSON"):
@@ -46,8 +53,9 @@ def test_finishing_a_stage_clears_its_working_folder(tmp_path: Path) -> None:
 
 def test_resuming_takes_the_newest_run_of_the_same_configuration(tmp_path: Path) -> None:
     first, second = (RunFolder.start(tmp_path, "abcdef0123", {"run": i}) for i in range(2))
-    RunFolder.start(tmp_path, "other00000", {})
     assert first.folder != second.folder
+    for run in (second, first, RunFolder.start(tmp_path, "other00000", {})):
+        run.write("load", {}, {})
     found = RunFolder.latest(tmp_path, "abcdef0123")
     assert json.loads((found.folder / "config.json").read_text()) == {"run": 1}
 

@@ -25,6 +25,10 @@ class Recorder:
         self.stages: list[tuple[str, bool]] = []
         self.notes: dict[str, str] = {}
         self.warnings: list[str] = []
+        self.begun: list[tuple[str, int, int]] = []
+
+    def working(self, stage: str, done: int, total: int) -> None:
+        self.begun.append((stage, done, total))
 
     def stage(self, name: str, note: str, *, resumed: bool) -> None:
         self.stages.append((name, resumed))
@@ -53,6 +57,8 @@ def test_all_runs_the_stages_in_order_and_names_the_training_trades(
 ) -> None:
     _, _, result, told = finished
     assert told.stages == [(stage, False) for stage in STAGES]
+    assert [stage for stage, _, total in told.begun if not total] == list(STAGES)
+    assert ("predictor", 0, 1) in told.begun
     assert result.comparison is not None
     assert "train" in told.notes["outcomes"]
     assert any("training trades" in warning for warning in told.warnings)

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -29,14 +29,16 @@ class RunFolder:
     """The state of one run; two runs of one configuration are two folders."""
 
     folder: Path
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)  # to be written with the first stage
 
     @classmethod
     def start(cls, home: Path, config_digest: str, config: Mapping[str, Any]) -> Self:
-        """A new run under ``home/runs``, named by its start time (UTC) and its configuration."""
+        """A new run under ``home/runs``, named by its start time (UTC) and its configuration.
+
+        Nothing is written before the first stage has something to keep: what is refused leaves no trace.
+        """
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        run = cls(home / "runs" / f"{stamp}-{config_digest[:8]}")
-        write_atomically(run.folder / CONFIG_FILE, json.dumps(config, indent=1, allow_nan=False).encode())
-        return run
+        return cls(home / "runs" / f"{stamp}-{config_digest[:8]}", config)
 
     @classmethod
     def latest(cls, home: Path, config_digest: str) -> Self:
@@ -54,12 +56,14 @@ class RunFolder:
 
     def work(self, stage: str) -> Path:
         """A folder for what an unfinished stage needs to resume (checkpoints)."""
+        self._open()
         path = self.folder / f"{stage}.work"
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(exist_ok=True)
         return path
 
     def write(self, stage: str, arrays: Mapping[str, Arrays], facts: Mapping[str, Any]) -> None:
         """Finish a stage: ``<name>.npz`` for each of `arrays`, and ``facts.json``."""
+        self._open()
         draft = Path(tempfile.mkdtemp(prefix=f".{stage}-", dir=self.folder))
         try:
             for name, group in arrays.items():
@@ -85,3 +89,9 @@ class RunFolder:
         """The facts of a finished stage."""
         facts: dict[str, Any] = json.loads((self.folder / stage / "facts.json").read_bytes())
         return facts
+
+    def _open(self) -> None:
+        """Have the folder on the disk, with its configuration."""
+        path = self.folder / CONFIG_FILE
+        if not path.exists():
+            write_atomically(path, json.dumps(self.config, indent=1, allow_nan=False).encode())

@@ -72,6 +72,10 @@ MODES: Final = {
 class Listener(Protocol):
     """Whoever follows a run."""
 
+    def working(self, stage: str, done: int, total: int) -> None:
+        """A stage goes on: `done` of its `total` markets are behind it; it has no such parts where 0."""
+        ...
+
     def stage(self, name: str, note: str, *, resumed: bool) -> None:
         """A stage has finished, or was found finished."""
         ...
@@ -110,6 +114,7 @@ class Training:
         for stage in MODES[mode]:
             resumed = self.folder.done(stage)
             if not resumed:
+                self.listener.working(stage, 0, 0)
                 getattr(self, f"_{stage}")()
             self.listener.stage(stage, self.folder.facts(stage)["note"], resumed=resumed)
         return self.result()
@@ -202,7 +207,9 @@ class Training:
         arrays: dict[str, Arrays] = {}
         reports: dict[str, Any] = {}
         notes = []
-        for bars, name in zip(self._markets(), self.folder.names("features"), strict=True):
+        markets = self._markets()
+        for bars, name in zip(markets, self.folder.names("features"), strict=True):
+            self.listener.working("predictor", len(reports), len(markets))
             try:
                 predictor, report = PricePredictor.fit(
                     bars, settings.horizon, settings.threshold, settings.epochs, self.config.seed
@@ -285,7 +292,8 @@ class Training:
             "revision": _revision(),
         }
         if self.folder.done("evaluate"):
-            tags["verdict"] = self.folder.facts("evaluate")["note"]
+            comparison = self.folder.facts("evaluate")["comparison"]
+            tags |= {"headline": comparison["headline"], "verdict": comparison["verdict"]}
         registry = Registry(self.home)
         version = registry.register(digest, self.home / "bundles" / digest, tags)
         registry.export()
@@ -376,7 +384,8 @@ class Training:
 
 
 def start(config: TrainConfig, home: Path, listener: Listener, *, resume: bool) -> Training:
-    """A new run of `config`, or with `resume` its newest one."""
+    """A new run of `config`, or with `resume` its newest one; ConfigError for a rule that cannot be had."""
+    rule(config.rule)  # a misspelt one is told at once, not after the stages before it
     digest = config.digest()
     if resume:
         return Training(config, RunFolder.latest(home, digest), home, listener)
