@@ -209,9 +209,8 @@ def benchmark(options: argparse.Namespace) -> Figures:
     sizes = QUICK if options.quick else FULL
     own = {"limits": limits(task).model_dump(), "session": session(task).model_dump(), "algo": algo}
     own["reward"] = REWARDS[options.reward]
-    asked = dict(PRESETS[task])
-    if options.quick:
-        asked |= QUICK_PRESET
+    given = {**PRESETS[task], **(QUICK_PRESET if options.quick else {})}
+    asked = {key: value for key, value in given.items() if key.split(".")[0] in algo.split("+")}
     asked |= dict(setting.split("=", 1) for setting in options.set)
     configs = [parse(own, {**asked, "seed": seed}) for seed in range(options.seeds)]
     say(f"{task}: the oracle and the rule ...")
