@@ -40,12 +40,35 @@ GOOD: Final = 0.95  # the ratio whose time is measured
 REWARDS: Final = {"expected": "expected", "realised": "excess"}
 PLANNED_ON: Final = 2_000  # signals that stand for the law when the plug-in plans ahead
 
-# What the task itself asks for, beside the defaults that real data gets too. L1: no signal bears on a later
-# one.
+# What the task itself asks for, beside the defaults that real data gets too. Signals cost nothing here, so
+# that many are sampled and each is replayed little: at as many updates, 8 replays of 400,000 signals reached
+# more than 32 of 100,000. L1: no signal bears on a later one. L2, L3: the optimum under this discount reaches
+# 0.999 and 0.97 of the true one, and its targets are less noisy; L3 takes sixty steps to carry a value back,
+# which only a slow target network and double Q kept steady.
+MANY_SIGNALS: Final = {
+    "dqn.environments": 256,
+    "dqn.training_intensity": 8,
+    "dqn.replay_capacity": 400_000,
+    "dqn.report_every": 20_000,
+    "dqn.checkpoint_every": 200_000,
+}
 PRESETS: Final[dict[Task, Mapping[str, Any]]] = {
     "L1": {"dqn.gamma": 0.0, "dqn.report_every": 2_000},
-    "L2": {"dqn.report_every": 5_000},
-    "L3": {"dqn.report_every": 5_000},
+    "L2": MANY_SIGNALS
+    | {
+        "dqn.gamma": 0.95,
+        "dqn.env_steps": 400_000,
+        "dqn.learning_rate": 0.01,
+        "dqn.target_update": 4_000,
+    },
+    "L3": MANY_SIGNALS
+    | {
+        "dqn.gamma": 0.98,
+        "dqn.env_steps": 600_000,
+        "dqn.final_epsilon": 0.1,
+        "dqn.target_update": 16_000,
+        "dqn.double_q": True,
+    },
 }
 QUICK_PRESET: Final = {"dqn.env_steps": 6_000, "dqn.report_every": 1_000}
 
@@ -186,9 +209,8 @@ def benchmark(options: argparse.Namespace) -> Figures:
     sizes = QUICK if options.quick else FULL
     own = {"limits": limits(task).model_dump(), "session": session(task).model_dump(), "algo": algo}
     own["reward"] = REWARDS[options.reward]
-    asked = dict(PRESETS[task])
-    if options.quick:
-        asked |= QUICK_PRESET
+    given = {**PRESETS[task], **(QUICK_PRESET if options.quick else {})}
+    asked = {key: value for key, value in given.items() if key.split(".")[0] in algo.split("+")}
     asked |= dict(setting.split("=", 1) for setting in options.set)
     configs = [parse(own, {**asked, "seed": seed}) for seed in range(options.seeds)]
     say(f"{task}: the oracle and the rule ...")

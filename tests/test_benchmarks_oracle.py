@@ -74,6 +74,7 @@ def test_plug_in_is_fitted_on_outcomes_and_gains_from_planning(
 ) -> None:
     figures, _ = run(monkeypatch, capsys, "--task", "L2", "--algo", "plugin")
     assert set(figures) >= KEYS
+    assert figures["settings"] == {}, "a preset of an algorithm that takes no part"
     assert 0.3 < figures["ratio"][0] < 0.84, "myopic under the true law reaches 0.84"
     assert figures["ratio"][0] < figures["ratio_planned"][0] < 1.0
 
