@@ -75,6 +75,8 @@ def test_the_report_is_written_and_whole(finished: tuple[Path, Training, Result,
     assert result.report is not None
     page = result.report.read_text()
     assert page.rstrip().endswith("</html>")
+    assert "What the price predictor knows" in page
+    assert list(json.loads(result.report.with_suffix(".json").read_text())["predictors"]) == ["SYNTHETIC"]
 
 
 def test_a_resumed_run_goes_on_after_the_last_finished_stage(

@@ -284,7 +284,17 @@ class Training:
         won = net_r(1.0, test.gross_r, test.cost_r, test.impact_r) > 0.0
         curve = self.folder.facts("sizer")["curve"]
         learning = LearningCurve(*np.array(curve, dtype=np.float64).T) if curve else None
-        write_html(comparison, paths, test, meta, report, learning=learning, reliability=(stated, won))
+        found = self.folder.facts("predictor")["reports"] if self.folder.done("predictor") else {}
+        write_html(
+            comparison,
+            paths,
+            test,
+            meta,
+            report,
+            learning=learning,
+            reliability=(stated, won),
+            predictors={symbol: figures for symbol, figures in found.items() if figures is not None},
+        )
         self.folder.write(
             "evaluate",
             {},
