@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -144,16 +145,17 @@ def train(
 
 @app.command()
 def sample(data: DataOption = None) -> None:
-    """List the bars that come with the installed packages, or report on the bars of --data."""
-    from market.quality import report
+    """List the bars that come with the installed packages, or report on the bars of --data: gaps, repeats,
+    outliers, sessions."""
+    from market.quality import in_words, report
     from market.samples import SAMPLES
     from market.sources import load
 
     table = Table("symbol", "bars", "from", "to", "missing", "repeats", "outliers", box=SIMPLE_HEAD)
-    for bars in load(f"sample:{','.join(SAMPLES)}" if data is None else data):
-        seen = report(bars)
+    reports = [report(bars) for bars in load(f"sample:{','.join(SAMPLES)}" if data is None else data)]
+    for seen in reports:
         table.add_row(
-            bars.symbol,
+            seen.symbol,
             f"{seen.bars:,}",
             seen.first[:10],
             seen.last[:10],
@@ -162,6 +164,10 @@ def sample(data: DataOption = None) -> None:
             f"{seen.outliers:,}",
         )
     console.print(table)
+    for seen in reports if data is not None else ():
+        console.print(f"[bold]{escape(seen.symbol)}[/]")
+        for line in in_words(seen):
+            console.print(f"  {escape(line)}", highlight=False)
     if data is None:
         console.print(f"sample:NAME[,NAME...] with {', '.join(SAMPLES)}; sample:demo pools all of them")
 

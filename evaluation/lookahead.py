@@ -7,7 +7,7 @@ once replaced by another market; whatever the subject said of bars up to the cut
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -114,22 +114,21 @@ def print_table(report: LookaheadReport, console: Console) -> None:
     """Print the leaks, how far values depend on the start of history, and the verdict."""
     if report.leaks:
         console.print(Text("Values that moved with the future", style="italic"))
-        table = Table(box=box.SIMPLE_HEAD)
-        for name in ("column", "market", "first row", "time", "before", "after", "sees ahead", "shown by"):
-            table.add_column(name, justify="right" if name in ("first row", "sees ahead") else "left")
         for leak in report.leaks:
-            ahead = f">= {leak.reach} bar{'s' * (leak.reach > 1)}"
-            shown = f"{' and '.join(leak.shown_by)}, at {leak.cuts} cut{'s' * (leak.cuts > 1)}"
-            cells = (leak.symbol, f"{leak.row:,}", leak.timestamp, leak.before, leak.after, ahead, shown)
-            table.add_row(Text(leak.column, style="bold red"), *(Text(cell) for cell in cells))
-        console.print(table)
+            # Sentences, because a narrow terminal would cut a table's cells: row and time must be readable.
+            place = f" of {leak.symbol}, row {leak.row:,}, {leak.timestamp}: "
+            change = f"{leak.before} became {leak.after} with another future"
+            ahead = f"sees >= {leak.reach} bar{'s' * (leak.reach > 1)} ahead"
+            shown = f"by {' and '.join(leak.shown_by)}, at {leak.cuts} cut{'s' * (leak.cuts > 1)}"
+            console.print(Text.assemble((leak.column, "bold red"), place, change, f"; {ahead} ({shown})"))
     if report.starts:
         lengths = sorted({start.bars for start in report.starts})
         title = "Largest relative difference of a last value if history starts later (not a fault)"
         console.print(Text(title, style="italic"))
         table = Table(box=box.SIMPLE_HEAD)
         for heading in ("column", *(f"{bars:,} bars" for bars in lengths)):
-            table.add_column(heading, justify="left" if heading == "column" else "right")
+            justify: Literal["left", "right"] = "left" if heading == "column" else "right"
+            table.add_column(heading, justify=justify, overflow="fold")
         found = {(start.column, start.bars): start.difference for start in report.starts}
         for column in dict.fromkeys(start.column for start in report.starts):
             values = [found.get((column, bars), 0.0) for bars in lengths]

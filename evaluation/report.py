@@ -105,12 +105,13 @@ def write_html(
     *,
     learning: LearningCurve | None = None,
     reliability: tuple[Floats, npt.NDArray[np.bool_]] | None = None,
+    predictors: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write the page to `path` and its figures beside it as `.json`; each appears whole, the page last.
 
     `paths`: the compared backtests of `table`; `meta`: provenance by name, any JSON types; `reliability`:
     stated probability of a win, float64[n], and whether it was one, bool[n], for signals the outcome model
-    had not seen.
+    had not seen; `predictors`: by symbol, what `PredictorReport.to_dict` gives.
     """
     document = {
         "comparison": comparison.to_dict(),
@@ -120,6 +121,7 @@ def write_html(
         "win_rate_at_1x": float(np.mean(table.gross_r - table.cost_r - table.impact_r > 0.0)),
         "learning": None if learning is None else plain(vars(learning)),
         "reliability": None if reliability is None else _reliability(*reliability),
+        "predictors": None if not predictors else plain(predictors),
     }
     html = _template().render(
         document=document,

@@ -16,6 +16,7 @@ from market.errors import DataError
 
 OUTLIER = 10.0  # robust standard deviations
 LISTED = 10
+WORST = 3  # of them in words
 _SECOND = 1_000_000_000
 _DAY = 86_400 * _SECOND
 _WEEK = 7 * _DAY
@@ -107,6 +108,29 @@ def report(bars: Bars) -> QualityReport:
         session_share=session_share,
         zero_volume_share=float(np.mean(bars.volume == 0)),
     )
+
+
+def in_words(seen: QualityReport) -> tuple[str, ...]:
+    """The report as a few lines of text: spacing and sessions, then gaps, repeats and outliers with the worst
+    of each."""
+    days = ", ".join(f"{day} {count:,}" for day, count in seen.bars_by_weekday.items() if count)
+    hours = [hour for hour, count in seen.bars_by_hour.items() if count]
+    lines = [
+        f"spacing {seen.spacing_seconds:,.0f} s, kept by {seen.regular_share:.1%} of the bars",
+        f"session {seen.session_share:.1%} of the week: {days}; {len(hours)} hours of the day (UTC), "
+        f"{hours[0]} to {hours[-1]}",
+        f"gaps {seen.gaps:,}, {seen.missing_bars:,} bars missing in them, the longest {seen.longest_gap:,}",
+        *(f"    {gap.missing:,} missing after {gap.after}" for gap in seen.largest_gaps[:WORST]),
+        f"repeats {seen.duplicates:,} bars equal to the one before, at most {seen.longest_repeat:,} in a row",
+        f"outliers {seen.outliers:,} returns beyond {OUTLIER:g} robust standard deviations",
+        *(
+            f"    {one.log_return:+.2%} at {one.time}, {one.robust_z:+.1f} deviations"
+            for one in seen.largest_outliers[:WORST]
+        ),
+    ]
+    if seen.zero_volume_share:
+        lines.append(f"no volume in {seen.zero_volume_share:.1%} of the bars")
+    return tuple(lines)
 
 
 def _missing(time: NDArray[np.int64], spacing: int) -> tuple[NDArray[np.int64], float]:

@@ -72,6 +72,10 @@ class BundleMeta(BaseModel):
         description="data source and digest, trades, seeds, git revision, configuration"
     )
     calibration: dict[str, float] = Field(description="the outcome model's figures out of fold")
+    outcome_model: dict[str, dict[str, float | str]] = Field(
+        default_factory=dict,
+        description="log loss out of fold of base rates, logit and trees; which was kept for what",
+    )
 
 
 @dataclass(frozen=True)

@@ -421,8 +421,8 @@ def test_misspelt_subject_is_told_before_the_data_is_read():
         lookahead("no such file", "donchain", 5, 2)
 
 
-def printed(report: LookaheadReport) -> str:
-    console = Console(file=io.StringIO(), width=200)
+def printed(report: LookaheadReport, width: int = 200) -> str:
+    console = Console(file=io.StringIO(), width=width)
     print_table(report, console)
     return console.file.getvalue()
 
@@ -436,6 +436,21 @@ def test_report_is_json_and_its_table_names_what_moved():
     assert "looks ahead: close" in text
     assert report.leaks[0].before in text
     assert ">= 1 bar" in text
+
+
+@pytest.mark.parametrize("width", [50, 80])
+def test_a_narrow_terminal_still_shows_column_row_time_and_values(width):
+    report = analyse(
+        BARS,
+        lambda bars: pd.DataFrame({"z_score_of_the_whole_frame": bars.close - bars.close.mean()}),
+        cuts=3,
+    )
+    text = printed(report, width)
+    (leak,) = report.leaks
+    assert "…" not in text
+    joined = text.replace("\n", "").replace(" ", "")
+    for part in (leak.column, f"row {leak.row:,}", leak.timestamp, leak.before, leak.after):
+        assert part.replace(" ", "") in joined
 
 
 def test_clean_report_says_so_and_what_it_could_not_prove():

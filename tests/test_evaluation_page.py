@@ -16,8 +16,18 @@ from evaluation.comparison import compare
 from evaluation.report import LearningCurve, write_html
 from policies.baselines import FixedSize, baselines
 from tests.synthetic_signals import table
+from tests.test_evaluation_report import predictor_figures
 
-CHARTS = ("versus-reference", "versus-plug-in", "equity", "sizes", "reliability", "learning")
+CHARTS = (
+    "versus-reference",
+    "versus-plug-in",
+    "equity",
+    "sizes",
+    "reliability",
+    "learning",
+    "predictor-0",
+    "predictor-1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +44,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         place,
         learning=LearningCurve(np.arange(1.0, 9.0), np.linspace(0.0, 0.1, 8)),
         reliability=(signals.probability[:, 2], signals.gross_r > 1.0),
+        predictors={"EURUSD": predictor_figures(0.4), "BTC/USDT": predictor_figures(0.0)},
     )
     return place
 

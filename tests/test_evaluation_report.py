@@ -113,6 +113,9 @@ def test_learning_and_reliability_appear_where_they_are_given(tmp_path: Path) ->
     assert 'id="reliability"' in html
     assert document["learning"]["score"] == [0.1, None]
     reliability = document["reliability"]
+    text = " ".join(html.split())
+    for name, base in (("log_loss", "base_log_loss"), ("brier", "base_brier")):
+        assert f"{reliability[name]:.4f}, the base rate alone {reliability[base]:.4f}" in text
     assert sum(reliability["group"]) == 300
     for low, share, high in zip(
         reliability["low"], reliability["happened"], reliability["high"], strict=True
@@ -121,6 +124,40 @@ def test_learning_and_reliability_appear_where_they_are_given(tmp_path: Path) ->
     without, _ = written(tmp_path)
     assert 'id="learning"' not in without
     assert 'id="reliability"' not in without
+
+
+def test_the_figures_of_price_predictors_stand_beside_those_of_their_base_rates(tmp_path: Path) -> None:
+    markets = {"BTC/USDT": predictor_figures(0.4), "NOISE": predictor_figures(0.0)}
+    html, document = written(tmp_path, predictors=markets)
+    assert document["predictors"] == markets
+    text = " ".join(re.sub(r"<script.*?</script>|<[^>]+>", " ", html, flags=re.S).split())
+    assert "BTC/USDT trees 1.0100 1.0900 0.6100 0.6600 0.6900 0.6930 1.2 % +0.0800 ± 0.0200 1,234" in text
+    assert "NOISE base rates 1.0100" in text
+    assert html.count('id="predictor-') == 2
+    assert 'id="predictor-' not in written(tmp_path)[0]
+    assert 'id="predictor-' not in written(tmp_path, predictors={})[0]
+
+
+def predictor_figures(shrink: float) -> dict[str, Any]:
+    """What `PredictorReport.to_dict` gives, as far as the page reads it."""
+    diagram = {"stated": [0.2, 0.4], "happened": [0.25, 0.35], "group": [617, 617]}
+    return {
+        "kept": "trees",
+        "shrink": shrink,
+        "all_markets": {
+            "rows": 1234,
+            "log_loss": 1.01,
+            "base_log_loss": 1.09,
+            "direction_log_loss": 0.69,
+            "direction_base_log_loss": 0.693,
+        },
+        "brier": 0.61,
+        "base_brier": 0.66,
+        "expected_calibration_error": 0.012,
+        "gain": 0.08,
+        "gain_error": 0.02,
+        "reliability": {"down": diagram, "flat": diagram, "up": diagram},
+    }
 
 
 def test_wilson_intervals_by_hand(tmp_path: Path) -> None:

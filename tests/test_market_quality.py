@@ -8,7 +8,7 @@ import pytest
 
 from market.bars import COLUMNS, Bars
 from market.errors import DataError
-from market.quality import report
+from market.quality import in_words, report
 from market.sources import load
 from market.synthetic import regimes
 
@@ -145,3 +145,30 @@ def test_one_bar_is_too_few_for_a_report():
         report(regimes(1, seed=0))
     with pytest.raises(DataError, match="at least 2"):
         report(regimes(10, seed=0).window(3, 3))
+
+
+def test_the_words_name_spacing_sessions_and_the_worst_places():
+    time = office_hours(6)
+    kept = np.delete(time, [43, 100, 101, 102])
+    text = "\n".join(in_words(report(bars_at(kept))))
+    assert "spacing 3,600 s" in text
+    assert "session 23.8% of the week: Mon" in text
+    assert "8 hours of the day (UTC), 09 to 16" in text
+    assert "gaps 2, 4 bars missing in them, the longest 3" in text
+    assert "3 missing after 2000-01-19T12:00:00+00:00" in text
+    assert "Sat" not in text
+
+
+def test_the_words_name_repeats_outliers_and_bars_without_volume():
+    (bars,) = load("sample:eurusd")
+    seen = report(bars)
+    text = "\n".join(in_words(seen))
+    for outlier in seen.largest_outliers[:3]:
+        assert outlier.time in text
+        assert f"{outlier.robust_z:+.1f}" in text
+    assert f"outliers {seen.outliers:,}" in text
+    assert "no volume" not in text
+    silent = Bars.from_arrays(
+        "SILENT", bars.time, bars.open, bars.high, bars.low, bars.close, 0.0 * bars.volume
+    )
+    assert "no volume in 100.0% of the bars" in "\n".join(in_words(report(silent)))

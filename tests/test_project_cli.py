@@ -138,6 +138,22 @@ def test_the_samples_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch:
     assert "EURUSD" in said
     assert "6,225" in said
     assert "sample:demo" in said
+    assert "spacing" not in said
+
+
+def test_the_data_report_of_ones_own_bars_tells_gaps_repeats_outliers_and_sessions(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ballast", "sample", "--data", "sample:eurusd,googl"])
+    monkeypatch.setattr(ballast.console, "width", 100)
+    with pytest.raises(SystemExit) as stopped:
+        ballast.main()
+    assert not stopped.value.code
+    said = capsys.readouterr().out
+    for symbol in ("EURUSD", "GOOGL"):
+        assert symbol in said
+    for word in ("spacing", "session", "gaps", "missing after", "repeats", "outliers"):
+        assert said.count(word) >= 2, word
 
 
 def test_a_rule_that_sees_ahead_ends_with_exit_code_one(

@@ -10,7 +10,8 @@ import pytest
 from market.errors import ConfigError, DataError
 from mlops.registry import read_export
 from policies.bundle import open_bundle
-from signals.predictor import PricePredictor
+from signals.outcome_model import STAGES as ANSWERED
+from signals.predictor_file import FOLDER, open_predictor
 from tuning.config import TrainConfig
 from tuning.train import STAGES, Result, Training, start
 
@@ -80,6 +81,8 @@ def test_the_report_is_written_and_whole(finished: tuple[Path, Training, Result,
     assert result.report is not None
     page = result.report.read_text()
     assert page.rstrip().endswith("</html>")
+    assert "What the price predictor knows" in page
+    assert list(json.loads(result.report.with_suffix(".json").read_text())["predictors"]) == ["SYNTHETIC"]
 
 
 def test_a_resumed_run_goes_on_after_the_last_finished_stage(
@@ -110,10 +113,31 @@ def test_two_runs_of_one_configuration_make_one_bundle_and_one_version(
 def test_the_price_predictor_answers_as_it_did_when_it_was_fitted(
     finished: tuple[Path, Training, Result, Recorder],
 ) -> None:
-    _, training, _, told = finished
-    predictor = PricePredictor.from_arrays(training.folder.arrays("predictor", "model-SYNTHETIC"))
-    predictor.check_golden(training.folder.arrays("predictor", "golden-SYNTHETIC"))
+    home, training, _, told = finished
+    saved = open_predictor("SYNTHETIC", home / FOLDER)
+    (bars,) = training._markets()
+    p = saved.predictor.predict(bars)
+    assert np.isfinite(p[100:]).all()
+    assert saved.about.data == bars.digest()
+    report = training.folder.facts("predictor")["reports"]["SYNTHETIC"]
+    assert (saved.about.horizon, saved.about.verdict) == (report["horizon"], report["verdict"])
     assert "SYNTHETIC" in told.notes["predictor"]
+
+
+def test_which_outcome_model_was_kept_is_told_in_the_note_the_report_and_the_bundle(
+    finished: tuple[Path, Training, Result, Recorder],
+) -> None:
+    home, _, result, told = finished
+    assert result.bundle is not None
+    assert result.report is not None
+    bundle = open_bundle(home / "bundles", result.bundle)
+    compared = bundle.outcome_model.compared
+    assert compared in told.notes["outcome_model"]
+    assert (
+        json.loads(result.report.with_suffix(".json").read_text())["provenance"]["outcome_model"] == compared
+    )
+    assert bundle.meta.outcome_model["log_loss"] == bundle.outcome_model.candidates
+    assert bundle.meta.outcome_model["kept"] == dict(zip(ANSWERED, bundle.outcome_model.kept, strict=True))
 
 
 def test_the_profit_tiers_are_judged_on_trades_before_the_test_part(

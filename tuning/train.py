@@ -29,10 +29,12 @@ from policies.bundle import BundleMeta, PolicyBundle, open_bundle
 from policies.hybrid import Network
 from signals.excursions import excursions
 from signals.fields import VolatilityRanks
+from signals.outcome_model import STAGES as ANSWERED
 from signals.outcome_model import OutcomeModel
 from signals.outcome_store import FileOutcomeStore
 from signals.outcomes import label
 from signals.predictor import PricePredictor
+from signals.predictor_file import FOLDER, About, SavedPredictor
 from signals.profit_tiers import TierOptimizer
 from signals.rules import checked, rule
 from signals.trades import Trades, pool
@@ -47,7 +49,7 @@ from tuning.prepare import (
     split,
     tables,
 )
-from tuning.run_folder import Arrays, RunFolder
+from tuning.run_folder import RunFolder
 
 STAGES: Final = (
     "load",
@@ -190,7 +192,8 @@ class Training:
         figures = fit.calibration
         note = (
             f"log loss {figures['log_loss']:.4f} beside base rate {figures['base_log_loss']:.4f}, "
-            f"ECE {figures['expected_calibration_error']:.3f}; k = {fit.k:.1f} ({fit.k_from})"
+            f"ECE {figures['expected_calibration_error']:.3f}; k = {fit.k:.1f} ({fit.k_from}); "
+            f"{fit.model.compared}"
         )
         self.folder.write(
             "outcome_model",
@@ -199,13 +202,20 @@ class Training:
                 "ranks": {symbol: np.asarray(values) for symbol, values in fit.ranks.to_dict().items()},
                 "probability": {"probability": fit.probability},
             },
-            {"note": note, "k": fit.k, "k_from": fit.k_from, "calibration": figures},
+            {
+                "note": note,
+                "k": fit.k,
+                "k_from": fit.k_from,
+                "calibration": figures,
+                "candidates": fit.model.candidates,
+                "kept": dict(zip(ANSWERED, fit.model.kept, strict=True)),
+            },
         )
 
     def _predictor(self) -> None:
         settings = self.config.predictor
-        arrays: dict[str, Arrays] = {}
         reports: dict[str, Any] = {}
+        files: dict[str, str] = {}
         notes = []
         markets = self._markets()
         for bars, name in zip(markets, self.folder.names("features"), strict=True):
@@ -219,14 +229,21 @@ class Training:
                 self.listener.warning(f"no price predictor for {bars.symbol}: {error}")
                 continue
             matrix = self.folder.arrays("features", name)["features"]
-            arrays[f"model-{bars.symbol}"] = predictor.to_arrays()
-            arrays[f"golden-{bars.symbol}"] = predictor.golden(matrix)
+            about = About(
+                symbol=bars.symbol,
+                horizon=report.horizon,
+                threshold=report.thresholds[bars.symbol],
+                verdict=report.verdict,
+                data=bars.digest(),
+            )
+            saved = SavedPredictor(predictor, about, predictor.golden(matrix))
+            files[bars.symbol] = str(saved.save(self.home / FOLDER))
             reports[bars.symbol] = report.to_dict()
             scores = report.all_markets
             skill = "" if report.shrink > 0.0 else ", no proven skill"
             notes.append(f"{bars.symbol} {scores.log_loss:.3f}/{scores.base_log_loss:.3f}{skill}")
         note = f"log loss/base rates {settings.horizon} bars ahead: " + "; ".join(notes)
-        self.folder.write("predictor", arrays, {"note": note, "reports": reports})
+        self.folder.write("predictor", {}, {"note": note, "reports": reports, "files": files})
 
     def _profit_tiers(self) -> None:
         trades, rows = self._trades()
@@ -263,6 +280,7 @@ class Training:
             "k": test.k,
             "k_from": self.folder.facts("outcome_model")["k_from"],
             "calibration": self.folder.facts("outcome_model")["calibration"],
+            "outcome_model": self._outcome_fit().model.compared,
             "costs": self.config.costs.model_dump(),
             "limits": self.config.limits.model_dump(),
             "seed": self.config.seed,
@@ -273,7 +291,17 @@ class Training:
         won = net_r(1.0, test.gross_r, test.cost_r, test.impact_r) > 0.0
         curve = self.folder.facts("sizer")["curve"]
         learning = LearningCurve(*np.array(curve, dtype=np.float64).T) if curve else None
-        write_html(comparison, paths, test, meta, report, learning=learning, reliability=(stated, won))
+        found = self.folder.facts("predictor")["reports"] if self.folder.done("predictor") else {}
+        write_html(
+            comparison,
+            paths,
+            test,
+            meta,
+            report,
+            learning=learning,
+            reliability=(stated, won),
+            predictors={symbol: figures for symbol, figures in found.items() if figures is not None},
+        )
         self.folder.write(
             "evaluate",
             {},
@@ -362,6 +390,10 @@ class Training:
                 "revision": _revision(),
             },
             calibration=fit.calibration,
+            outcome_model={
+                "log_loss": fit.model.candidates,
+                "kept": dict(zip(ANSWERED, fit.model.kept, strict=True)),
+            },
         )
         bundle = PolicyBundle(meta, fit.model, fit.ranks, prepared.support, network, {})
         return bundle.with_golden(prepared.train, prepared.train_fields)

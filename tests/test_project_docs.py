@@ -1,0 +1,49 @@
+"""What the pages under docs/ tell a user to type does run."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluation.lookahead import analyse
+from features.spec import WARMUP
+from market.sources import load
+from signals.rules import Rule, checked, rule_names
+from tests.test_project_tree import ROOT
+
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def run(page: str, names: dict[str, Any]) -> dict[str, Any]:
+    """Run the page's Python blocks, one after the other."""
+    blocks = BLOCK.findall((ROOT / "docs" / page).read_text())
+    assert blocks
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+def test_the_models_page_runs_from_bars_to_a_ladder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    names = run("models.md", {"home": home})
+    np.testing.assert_array_equal(names["row"], names["table"].iloc[-1].to_numpy())
+    np.testing.assert_allclose(names["p"][-1], names["now"], rtol=0, atol=1e-14)
+    assert np.isnan(names["p"][: WARMUP - 1]).all()
+    assert (home / "outcomes" / "my-desk.jsonl").exists()
+    assert names["report"].outcomes == len(names["trades"])
+
+
+def test_the_rule_of_the_data_page_is_a_rule_and_does_not_look_ahead() -> None:
+    every_tenth = run("data.md", {"__name__": "my_rules"})["EveryTenth"]()
+    assert isinstance(every_tenth, Rule)
+    (bars,) = load("sample:googl")
+    assert len(checked(every_tenth.generate(bars), bars)) > 200
+    assert analyse(bars, every_tenth, cuts=3).clean
+
+
+def test_the_data_page_names_every_built_in_rule() -> None:
+    page = (ROOT / "docs" / "data.md").read_text()
+    for name in rule_names():
+        assert f"`{name}`" in page
