@@ -78,6 +78,16 @@ class MaskedDQN(DefaultDQNTorchRLModule):
         output[QF_PREDS] = torch.where(self.legal(observation), output[QF_PREDS], -torch.inf)
         return output
 
+    def _forward_exploration(self, batch: dict[str, Any], t: int) -> dict[str, torch.Tensor]:
+        """Epsilon-greedy by RLlib's law and schedule; its own draw from a multinomial took longer than the
+        network.
+        """
+        values = self.compute_q_values(batch)[QF_PREDS]
+        self.epsilon_schedule.update(t)
+        exploring = torch.rand((len(values), 1)) < self.epsilon_schedule.get_current_value()
+        lots = torch.rand(values.shape).masked_fill(torch.isneginf(values), -torch.inf)
+        return {Columns.ACTIONS: torch.where(exploring, lots, values).argmax(dim=-1)}
+
 
 def export(module: MaskedDQN) -> Network:
     """The weights of a trained module as plain arrays: the same values as the module's, without the mask."""

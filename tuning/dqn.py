@@ -35,20 +35,22 @@ class ArrayDQN(DQN):
     def training_step(self) -> None:
         """See `ray.rllib.algorithms.algorithm.Algorithm.training_step`."""
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            episodes, sampled = synchronous_parallel_sample(
+            rollouts, sampled = synchronous_parallel_sample(
                 worker_set=self.env_runner_group,
                 concat=True,
                 sample_timeout_s=self.config.sample_timeout_s,
                 _uses_new_env_runners=True,
                 _return_metrics=True,
             )
+        if not rollouts:
+            return
         self.metrics.aggregate(sampled, key=ENV_RUNNER_RESULTS)
-        self.local_replay_buffer.add(episodes)
+        self.local_replay_buffer.add(rollouts)
         steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0)
         if steps < self.config.num_steps_sampled_before_learning_starts:
             return
         size = self.config.total_train_batch_size
-        arrived = sum(len(episode) for episode in episodes)
+        arrived = sum(len(rollout) for rollout in rollouts)
         updates = max(1, round(self.config.training_intensity * arrived / size))
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             results = self.learner_group.update(

@@ -16,6 +16,7 @@ from envs.sizing_env import SizingVectorEnv
 from policies.modules import MaskedDQN, standardisation
 from tuning.config import TrainConfig
 from tuning.dqn import ArrayDQN
+from tuning.rollout import ArrayEnvRunner
 
 
 def rllib_config(table: SignalTable, config: TrainConfig, total: int, seed: int) -> DQNConfig:
@@ -47,6 +48,7 @@ def rllib_config(table: SignalTable, config: TrainConfig, total: int, seed: int)
         DQNConfig(algo_class=ArrayDQN)
         .environment(name)
         .env_runners(
+            env_runner_cls=ArrayEnvRunner,
             num_env_runners=settings.env_runners,
             num_envs_per_env_runner=settings.environments,
             gym_env_vectorize_mode="vector_entry_point",
