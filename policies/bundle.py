@@ -51,7 +51,7 @@ class BundleMeta(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     schema_version: Literal[1] = 1
-    algo: Literal["dqn", "plugin"]
+    algo: Literal["dqn", "ppo", "plugin"]
     observation_fields: tuple[str, ...] = OBSERVATION_FIELDS
     feature_fingerprint: str
     rule: str = Field(description="the signal rule it was trained on")

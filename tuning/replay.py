@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.replay_buffers.base import ReplayBufferInterface
+
+from tuning.rollout import Rollout
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -35,23 +36,16 @@ class TransitionReplay(ReplayBufferInterface):
     def __len__(self) -> int:
         return min(self.added, self.capacity)
 
-    def add(self, episodes: Sequence[SingleAgentEpisode], **kwargs: Any) -> None:
-        """Append the steps of episode chunks, oldest first; beyond the capacity the oldest transitions are
+    def add(self, rollouts: Sequence[Rollout], **kwargs: Any) -> None:
+        """Append the steps of rollouts, oldest first; beyond the capacity the oldest transitions are
         overwritten.
         """
-        for episode in episodes:
-            steps = len(episode)
-            if steps == 0:
-                continue
-            observations = np.asarray(episode.get_observations(slice(0, steps + 1)), dtype=np.float32)
-            rows = (self.added + np.arange(steps)) % self.capacity
-            self.columns["obs"][rows] = observations[:-1]
-            self.columns["new_obs"][rows] = observations[1:]
-            self.columns["actions"][rows] = episode.get_actions(slice(0, steps))
-            self.columns["rewards"][rows] = episode.get_rewards(slice(0, steps))
-            self.columns["terminateds"][rows] = False
-            self.columns["terminateds"][rows[-1]] = episode.is_terminated
-            self.added += steps
+        for rollout in rollouts:
+            self.added += len(rollout)
+            kept = min(len(rollout), self.capacity)
+            rows = (self.added - kept + np.arange(kept)) % self.capacity
+            for name, column in rollout.transitions().items():
+                self.columns[name][rows] = column[len(column) - kept :]
 
     def sample(self, num_items: int | None = None, **kwargs: Any) -> Arrays:
         """`num_items` transitions drawn uniformly with replacement: columns by RLlib's names, [num_items,
