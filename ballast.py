@@ -301,7 +301,8 @@ def registry_list() -> None:
     if not versions:
         console.print("no version is registered yet: train one with `train` or `demo`")
         return
-    table = Table("version", "status", "aliases", "bundle", "created (UTC)", "finding", box=SIMPLE_HEAD)
+    table = Table("version", "status", "aliases", "bundle", "created (UTC)", box=SIMPLE_HEAD)
+    table.add_column("finding", overflow="fold")
     for entry in reversed(versions):
         table.add_row(
             str(entry.version),

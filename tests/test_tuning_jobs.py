@@ -15,10 +15,14 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from market.errors import ConfigError
 from tuning.jobs import client, submit, wait
 
-# A head in a process of its own, all of whose processes end with it; `ray stop` would end everybody's.
+# A head in a process of its own, all of whose processes end with it; `ray stop` would end everybody's. The
+# agent that starts jobs gets a port of its own: left alone it wants the same in every cluster of a machine,
+# and where another has it no job ever starts. `ray start` has an option for it, `ray.init` none.
 HEAD = """
-import sys, ray
-folder, port = sys.argv[1], int(sys.argv[2])
+import functools, sys, ray
+from ray._private.parameter import RayParams
+folder, port, agent_port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+RayParams.__init__ = functools.partialmethod(RayParams.__init__, dashboard_agent_listen_port=agent_port)
 ray.init(address="local", num_cpus=2, object_store_memory=80_000_000, include_dashboard=True,
          dashboard_host="127.0.0.1", dashboard_port=port, log_to_driver=False, _temp_dir=folder)
 print("up", flush=True)
@@ -27,14 +31,33 @@ ray.shutdown()
 """
 
 
+def free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
+
+
+def await_agent(cluster: JobSubmissionClient) -> None:
+    """The agent that starts jobs comes up after the rest of the head; until then every job is refused."""
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            wait(cluster, cluster.submit_job(entrypoint="true"), timeout_s=120)
+        except RuntimeError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+        else:
+            return
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[JobSubmissionClient]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port, agent_port = free_ports()
     with tempfile.TemporaryDirectory(prefix="bl-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         head = subprocess.Popen(
-            [sys.executable, "-c", HEAD, folder, str(port)],
+            [sys.executable, "-c", HEAD, folder, str(port), str(agent_port)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -44,27 +67,12 @@ def cluster() -> Iterator[JobSubmissionClient]:
         try:
             assert head.stdout is not None
             assert head.stdout.readline() == b"up\n"
-            answering = client(f"http://127.0.0.1:{port}")
-            _wait_for_an_agent(answering)
-            yield answering
+            cluster = client(f"http://127.0.0.1:{port}")
+            await_agent(cluster)
+            yield cluster
         finally:
             head.communicate(timeout=60)
             assert head.returncode is not None
-
-
-def _wait_for_an_agent(cluster: JobSubmissionClient) -> None:
-    """The dashboard answers before the agent that starts jobs has reported to it; on a busy machine long
-    before."""
-    end = time.monotonic() + 120
-    while True:
-        try:
-            cluster.submit_job(entrypoint="true")
-        except RuntimeError as error:
-            if "No available agent" not in str(error) or time.monotonic() > end:
-                raise
-            time.sleep(0.5)
-        else:
-            return
 
 
 @pytest.fixture
