@@ -67,6 +67,7 @@ class _ArrayLearner(TorchLearner):
         super().build()
         self._random = np.random.default_rng(self.config.seed)
         self._threads: ThreadpoolController | None = None
+        self._layers = getattr(self._net, "dense", lambda: None)()
 
     def update(
         self,
@@ -135,7 +136,7 @@ class _ArrayLearner(TorchLearner):
         """Whether the compiled updates compute what this configuration asks for."""
         config = self.config
         return (
-            getattr(self._net, "dense", lambda: None)() is not None
+            self._layers is not None
             and (config.grad_clip is None or config.grad_clip_by == "global_norm")
             and not config._torch_grad_scaler_class
             and not config._torch_lr_scheduler_classes
@@ -210,7 +211,7 @@ class ArrayPPOLearner(_ArrayLearner, PPOTorchLearner):
     def run_updates(self, columns: Columns_, size: int, order: npt.NDArray[np.int64]) -> dict[str, Any]:
         """One `tuning.updates.ppo_updates`; returns its figures by RLlib's names."""
         module, config = self._net, self.config
-        actor_layers, critic_layers, free_log_std = module.dense()
+        actor_layers, critic_layers, free_log_std = self._layers
         optimizer, settings = self._adam()
         actor, critic = net_of(actor_layers, optimizer), net_of(critic_layers, optimizer)
         inputs, legal = _seen(module, columns[Columns.OBS])
@@ -282,7 +283,7 @@ class ArrayDQNLearner(_ArrayLearner, DQNTorchLearner):
         if not (bool((columns["n_step"] == 1).all()) and bool((columns["weights"] == 1).all())):
             raise ConfigError("batch", "n_step or weights", "give transitions of one step that count alike")
         module = self._net
-        online_layers, target_layers = module.dense()
+        online_layers, target_layers = self._layers
         optimizer, settings = self._adam()
         online, target = net_of(online_layers, optimizer), arrays_of(target_layers)
         if len(order) != len(columns[Columns.OBS]) or not np.array_equal(order, np.arange(len(order))):
