@@ -64,7 +64,7 @@ class _Sizing(TorchRLModule):
 
     def eval(self) -> Self:
         """RLlib asks for it before every forward pass; the walk through all layers is made only once."""
-        return super().eval() if self.training else self  # type: ignore[no-any-return]
+        return super().eval() if self.training else self
 
     def standard(self, observation: torch.Tensor) -> torch.Tensor:
         """What the networks see of observations, float32[N, width]."""

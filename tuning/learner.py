@@ -64,10 +64,12 @@ class _ArrayLearner(TorchLearner):
         """See `ray.rllib.core.learner.learner.Learner.build`."""
         if self.config.num_learners > 1:
             raise ConfigError("num_learners", self.config.num_learners, "give 0 or 1: one learner is enough")
+        if self.config._learner_connector is not None:
+            raise ConfigError("learner_connector", "a connector", "change the rollouts or the loss instead")
         super().build()
         self._random = np.random.default_rng(self.config.seed)
         self._threads: ThreadpoolController | None = None
-        self._layers = getattr(self._net, "dense", lambda: None)()
+        self._layers: Any = getattr(self._net, "dense", lambda: None)()
 
     def update(
         self,
@@ -266,6 +268,14 @@ class ArrayPPOLearner(_ArrayLearner, PPOTorchLearner):
 
 class ArrayDQNLearner(_ArrayLearner, DQNTorchLearner):
     """RLlib's DQN, its updates computed over whole arrays."""
+
+    def build(self) -> None:
+        """See `ray.rllib.core.learner.learner.Learner.build`."""
+        if self.config.n_step != 1:
+            raise ConfigError(
+                "n_step", self.config.n_step, "give 1: the replay holds transitions of one step"
+            )
+        super().build()
 
     def columns_of(self, rollouts: list[Rollout]) -> Columns_:
         """The transitions of rollouts, each counted alike; training draws from a replay instead."""
