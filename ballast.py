@@ -199,7 +199,19 @@ def tune(
     console.print(f"report       {python} -m ballast report {experiment.name}")
     console.print(f"TensorBoard  {python} -m tensorboard.main --logdir {experiment.board}")
     if experiment.plan.scheduler == "asha":
-        console.print(f"Optuna       {programs}/optuna-dashboard {experiment.study_url}")
+        missing = "" if (programs / "optuna-dashboard").exists() else "  (comes with pip install '.[ui]')"
+        console.print(
+            f"Optuna       {programs}/optuna-dashboard {experiment.study_url}{missing}", markup=False
+        )
+
+
+@app.command()
+def report(experiment: Annotated[str, typer.Argument(help="name of a search, as tune printed it")]) -> None:
+    """Write the page of a search: leaderboard, learning curves, settings, sizes taken."""
+    from tuning.experiment import Experiment
+    from tuning.experiment_report import write_report
+
+    console.print(f"report  {write_report(Experiment.open(home(), experiment))}")
 
 
 @app.command()

@@ -186,14 +186,15 @@ class Space(RootModel[dict[str, Domain]]):
 
     def config(self, base: TrainConfig, sample: Mapping[str, Any]) -> TrainConfig:
         """`base` with the sampled values; ConfigError where the configuration refuses them."""
-        return parse({}, {key: self._value(key, value) for key, value in sample.items()}, base)
+        return parse({}, {key: self.value(key, value) for key, value in sample.items()}, base)
 
     def without_structure(self) -> "Space":
         """The keys that a running trial can change."""
         kept = {key: domain for key, domain in self.root.items() if key.split(".")[-1] not in STRUCTURE}
         return Space(kept)
 
-    def _value(self, key: str, sampled: Any) -> Any:
+    def value(self, key: str, sampled: Any) -> Any:
+        """What the configuration gets for a sampled value of `key`."""
         domain = self.root[key]
         return domain.values[domain.names.index(sampled)] if isinstance(domain, Choice) else sampled
 
