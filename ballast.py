@@ -32,6 +32,7 @@ from market.home import home
 if TYPE_CHECKING:
     from tuning.config import TrainConfig
     from tuning.examples import Example
+    from tuning.experiment import Trial
     from tuning.train import Result, Training
 
 app = typer.Typer(
@@ -96,6 +97,29 @@ class ConsoleListener:
         """See `tuning.train.Listener`."""
         self._move(done, total, f"{done:,} / {total:,} steps, expected utility {score:+.4f} R per signal")
 
+    def searching(self, done: int, total: int, running: int, best: float | None) -> None:
+        """See `tuning.tune.SearchListener`."""
+        if self.bar is None:
+            columns = (
+                TextColumn("       trials  "),
+                BarColumn(40),
+                TextColumn("{task.completed} / {task.total}"),
+                TextColumn("{task.description}"),
+            )
+            bar = Progress(*columns, console=console, transient=True)
+            bar.start()
+            self.bar = bar, bar.add_task("", total=total)
+        seen = "" if best is None else f", best so far {best:+.4f} R per signal"
+        self.bar[0].update(self.bar[1], completed=done, description=f"{running} running{seen}")
+
+    def trial(self, trial: "Trial") -> None:
+        """See `tuning.tune.SearchListener`."""
+        settings = ", ".join(
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in trial.sample.items()
+        )
+        console.print(f"[bold]{trial.name:>13}[/]  {trial.standing}  [dim]{settings}[/]", highlight=False)
+
     def close(self) -> None:
         """Take the bar off the screen."""
         if self.bar is not None:
@@ -141,6 +165,72 @@ def train(
     if result.version is not None:
         version = result.version
         console.print(f"registered version {version.version}, {version.status}, bundle {version.digest}")
+
+
+@app.command()
+def tune(
+    data: DataOption = None,
+    rule: Annotated[str | None, typer.Option(help="the signal rule, as train takes it")] = None,
+    config: ConfigOption = None,
+    space: Annotated[
+        Path | None, typer.Option("--space", help="a YAML or JSON file: key -> kind, low and high, or values")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="settings to try (20)")] = None,
+    seeds: Annotated[int | None, typer.Option(help="trainings of each trial (2)")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="asha or pbt (asha)")] = None,
+    seed: SeedOption = None,
+    name: Annotated[str | None, typer.Option("--name", help="name of the experiment")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with the experiment --name, or with the newest")
+    ] = False,
+) -> None:
+    """Search for better training settings, judged on the select part of the data."""
+    from tuning.experiment import Experiment, plan_of
+    from tuning.search import read_space
+
+    given = {
+        "--data": data, "--rule": rule, "--config": config, "--space": space, "--trials": trials,
+        "--seeds": seeds, "--scheduler": scheduler, "--seed": seed,
+    }  # fmt: skip
+    if resume:
+        for option, value in given.items():
+            if value is not None:
+                raise ConfigError(option, str(value), "leave it out: --resume goes on as it was planned")
+        experiment = Experiment.open(home(), name)
+    else:
+        base = _config(config, {"data": data, "rule": rule, "seed": seed})
+        plan = plan_of(base, read_space(space, base), trials=trials, seeds=seeds, scheduler=scheduler)
+        experiment = Experiment.start(home(), name, plan)
+    _say_ray_mode()
+    from tuning.tune import search
+
+    listener = ConsoleListener()
+    try:
+        outcome = search(experiment, home(), listener, resume=resume)
+    finally:
+        listener.close()
+    if outcome.best is None:
+        raise InputError("experiment", experiment.name, "no trial was trained to its end: see what they said")
+    python, programs = _shown(Path(sys.executable)), _shown(Path(sys.executable).parent)
+    score = f"{outcome.best.objective:+.4f} R expected per signal of the select part"
+    console.print(f"best trial   {outcome.best.name} of {len(outcome.trials)}: {score}")
+    console.print(f"train it     {python} -m ballast train --config {outcome.config}")
+    console.print(f"report       {python} -m ballast report {experiment.name}")
+    console.print(f"TensorBoard  {python} -m tensorboard.main --logdir {experiment.board}")
+    if experiment.plan.scheduler == "asha":
+        missing = "" if (programs / "optuna-dashboard").exists() else "  (comes with pip install '.[ui]')"
+        console.print(
+            f"Optuna       {programs}/optuna-dashboard {experiment.study_url}{missing}", markup=False
+        )
+
+
+@app.command()
+def report(experiment: Annotated[str, typer.Argument(help="name of a search, as tune printed it")]) -> None:
+    """Write the page of a search: leaderboard, learning curves, settings, sizes taken."""
+    from tuning.experiment import Experiment
+    from tuning.experiment_report import write_report
+
+    console.print(f"report  {write_report(Experiment.open(home(), experiment))}")
 
 
 @app.command()
@@ -231,8 +321,7 @@ def demo(
     with _serving(result.version.digest, result.version.status, port) as url:
         _ask(url, training.example())
     console.rule("What to type next")
-    python = Path(sys.executable)
-    shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+    shown = _shown(Path(sys.executable))
     console.print(f"open    {result.report}")
     console.print(f"serve   {shown} -m ballast serve --staging")
     console.print(f"train   {shown} -m ballast train --data sample:eurusd,nasdaq --rule donchian?lookback=55")
@@ -335,6 +424,11 @@ def _serving(digest: str | None, status: str, port: int) -> Iterator[str]:
                 serving(home(), digest, status, port, lambda text: shown.update(task, description=text))
             )
         yield url
+
+
+def _shown(path: Path) -> Path:
+    """As one would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _until_interrupted() -> None:

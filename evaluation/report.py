@@ -3,19 +3,13 @@
 Knows nothing of how the figures were computed. The page's own figures lie beside it as JSON.
 """
 
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path as FilePath
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -26,7 +20,7 @@ from envs.signal_table import SignalTable
 from evaluation.backtest import Path
 from evaluation.comparison import Comparison, Difference, Row
 from evaluation.metrics import drawdown
-from market.home import write_atomically
+from evaluation.page import plain, write_page
 from signals.calibration import calibration_report
 
 Floats = npt.NDArray[np.float64]
@@ -123,33 +117,13 @@ def write_html(
         "reliability": None if reliability is None else _reliability(*reliability),
         "predictors": None if not predictors else plain(predictors),
     }
-    html = _template().render(
-        document=document,
+    write_page(
+        path,
+        "report",
+        document,
         comparison=comparison,
         rules=[name for name in RULES if any(name in row.figures.bound for row in comparison.rows)],
-        data=_script_json(document),
-        css=Markup(_text("report.css")),
-        script=Markup(_text("report.js")),
-        plotly=Markup(get_plotlyjs()),
     )
-    content = json.dumps(document, allow_nan=False)
-    write_atomically(path.with_suffix(".json"), content.encode())
-    write_atomically(path, html.encode())
-
-
-def plain(value: object) -> Any:
-    """`value` in JSON types: a number that is not finite becomes None, what JSON has no type for its text."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(entry) for entry in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 def _curve(path: Path) -> dict[str, list[float]]:
@@ -175,43 +149,3 @@ def _reliability(p: Floats, won: npt.NDArray[np.bool_]) -> dict[str, Any]:
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return {**plain(vars(report)), "low": plain(centre - half), "high": plain(centre + half)}
-
-
-def _template() -> Template:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"signed": _signed, "typeset": _typeset, "words": _words}
-    return environment.from_string(_text("report.html.j2"))
-
-
-def _signed(value: float | None, decimals: int = 3) -> str:
-    return "–" if value is None else _typeset(f"{value:+z.{decimals}f}")
-
-
-def _typeset(text: str) -> str:
-    """Hyphens before numbers as minus signs; no line break between a number and its unit."""
-    return re.sub(r"(?<=\d) (?=%|R\b)", "\N{NO-BREAK SPACE}", re.sub(r"(?<![\w-])-(?=\d)", "−", text))
-
-
-def _words(value: object) -> str:
-    """A provenance value as one line of text."""
-    if isinstance(value, Mapping):
-        return " · ".join(f"{key} {_words(entry)}" for key, entry in value.items())
-    if isinstance(value, list):
-        return ", ".join(_words(entry) for entry in value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return "–" if value is None else str(value)
-
-
-def _script_json(document: object) -> Markup:
-    """JSON that may stand inside a script element: nothing in it can end the element."""
-    text = json.dumps(document, allow_nan=False, separators=(",", ":"))
-    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
-
-
-def _text(name: str) -> str:
-    return resources.files("evaluation").joinpath(name).read_text(encoding="utf-8")

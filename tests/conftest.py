@@ -35,6 +35,7 @@ hypothesis.settings.register_profile("ballast", deadline=None, derandomize="CI" 
 hypothesis.settings.load_profile("ballast")
 
 if importlib.util.find_spec("tests.postgres_server") is not None:
+    from tests.headless_browser import browser  # noqa: F401 (a fixture)
     from tests.postgres_server import postgres_url  # noqa: F401 (a fixture)
 
 

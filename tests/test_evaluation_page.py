@@ -1,13 +1,10 @@
 """The report in a real browser: charts drawn, no script error, nothing fetched, fit for a phone."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver import Chrome
 from selenium.webdriver.support.ui import WebDriverWait
 
 from envs.guardrails import Limits
@@ -15,6 +12,7 @@ from evaluation.backtest import run
 from evaluation.comparison import compare
 from evaluation.report import LearningCurve, write_html
 from policies.baselines import FixedSize, baselines
+from tests.headless_browser import marks, set_scheme, shown
 from tests.synthetic_signals import table
 from tests.test_evaluation_report import predictor_figures
 
@@ -47,46 +45,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         predictors={"EURUSD": predictor_figures(0.4), "BTC/USDT": predictor_figures(0.0)},
     )
     return place
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Chrome]:
-    driver = shutil.which("chromedriver")
-    if driver is None:
-        pytest.skip("chromedriver is not installed (Debian: chromium-driver)")
-    options = ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = Chrome(options=options, service=ChromeService(driver))
-    yield chrome
-    chrome.quit()
-
-
-def shown(browser: Chrome, page: Path, width: int = 1280, scheme: str = "light") -> list[dict[str, Any]]:
-    """Open the page at a width and colour scheme; what the browser complained of."""
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 640}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    set_scheme(browser, scheme)
-    browser.get_log("browser")
-    browser.get(page.as_uri())
-    WebDriverWait(browser, 30).until(
-        lambda found: found.execute_script("return document.readyState") == "complete"
-    )
-    complaints: list[dict[str, Any]] = browser.get_log("browser")
-    return complaints
-
-
-def set_scheme(browser: Chrome, scheme: str) -> None:
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-
-
-def marks(browser: Chrome, chart: str) -> int:
-    """How many lines, bars and points a chart has drawn."""
-    drawn = f"#{chart} svg.main-svg :is(.point, .js-line, .errorbar)"
-    return int(browser.execute_script("return document.querySelectorAll(arguments[0]).length", drawn))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -17,7 +17,8 @@ from envs.guardrails import Limits
 from evaluation.backtest import Path as Backtest
 from evaluation.backtest import run
 from evaluation.comparison import Comparison, compare
-from evaluation.report import MOST_POINTS, LearningCurve, plain, print_table, write_html
+from evaluation.page import plain
+from evaluation.report import MOST_POINTS, LearningCurve, print_table, write_html
 from policies.baselines import FixedSize, baselines
 from tests.synthetic_signals import table
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from market.errors import ConfigError
+from market.home import write_atomically
 
 STATE_FILE: Final = "state.json"
 PREFIX: Final = "steps-"
@@ -53,6 +54,17 @@ def newest(root: Path, identity: Mapping[str, str]) -> tuple[Path, dict[str, Any
             mend = f"this checkpoint is of another run (here: {value}); start afresh, or in another folder"
             raise ConfigError(f"checkpoint.{name}", state.get(name), mend)
     return found[-1], state
+
+
+def adopt(root: Path, identity: Mapping[str, str]) -> None:
+    """Make the newest checkpoint one of `identity`: a run goes on with another's work, its settings its own.
+
+    Nothing happens where there is no checkpoint.
+    """
+    for folder in _all(root)[-1:]:
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        content = json.dumps(state | dict(identity), allow_nan=False)
+        write_atomically(folder / STATE_FILE, content.encode())
 
 
 def clear(root: Path) -> None:

@@ -4,27 +4,42 @@ Knows nothing of training; evaluation/ has the comparison that counts.
 """
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from envs.guardrails import Limits
+from envs.guardrails import Limits, floor_to_tier
 from envs.signal_table import SignalTable
 from envs.sizing_env import Episodes, Session
 from policies.hybrid import Network
 
 
-def greedy_score(network: Network, table: SignalTable, limits: Limits, session: Session) -> float:
-    """Mean utility per signal, expected under the outcome model, in R.
+class Walk(NamedTuple):
+    """What a greedy policy does with n signals."""
 
-    The table is cut into sessions end to end, each walked by an account that starts at equity 1 and its peak.
+    expected: npt.NDArray[np.float64]  # [n], utility expected under the outcome model, in R
+    tier: npt.NDArray[np.int64]  # [n], after the guardrail
+
+
+def greedy_score(network: Network, table: SignalTable, limits: Limits, session: Session) -> float:
+    """Mean utility per signal, expected under the outcome model, in R; see `greedy_walk`."""
+    return float(greedy_walk(network, table, limits, session).expected.mean())
+
+
+def greedy_walk(network: Network, table: SignalTable, limits: Limits, session: Session) -> Walk:
+    """The table is cut into sessions end to end, each walked by an account that starts at equity 1 and its
+    peak.
     """
     accounts = _sessions(replace(table, reward=table.expected), limits, session)
-    total = 0.0
+    walk = Walk(np.zeros(len(table)), np.zeros(len(table), dtype=np.int64))
     while not accounts.over.all():
         values = network(accounts.look())
-        total += float(accounts.act(np.argmax(np.where(accounts.mask, values, -np.inf), axis=1)).sum())
-    return total / len(table)
+        live, rows = ~accounts.over, accounts.row.copy()
+        reward = accounts.act(np.argmax(np.where(accounts.mask, values, -np.inf), axis=1))
+        walk.expected[rows[live]] = reward[live]
+        walk.tier[rows[live]] = floor_to_tier(accounts.multiplier[live])
+    return walk
 
 
 def _sessions(table: SignalTable, limits: Limits, session: Session) -> Episodes:

@@ -39,6 +39,7 @@ from tuning.scoring import greedy_score
 
 Progress = Callable[[int, int, float], None]
 Curve = list[tuple[int, float]]
+Observe = Callable[[Network], None]
 
 CURVE_FILE: Final = "curve.jsonl"
 RLLIB_FOLDER: Final = "rllib"
@@ -55,20 +56,21 @@ def train_sizer(
     progress: Progress,
     *,
     resume: bool = True,
+    observe: Observe | None = None,
 ) -> tuple[Network, Curve]:
     """Train a sizer: the network with the best score, and the learning curve as (environment steps, score).
 
     The score is `tuning.scoring.greedy_score`. `progress` is told (steps done, steps in all, score on
-    `train`), and the curve holds the same. The network is chosen by its score on `select`, signals later than
-    those of `train`, or on `train` where there are none. `folder` takes the checkpoints, and all scores as
-    ``curve.jsonl``. With `resume`, training goes on from the newest checkpoint there: the curve continues,
-    but accounts start afresh, so that the weights are not those of an uninterrupted run. On SIGTERM a
-    checkpoint is written and the process exits with 143.
+    `train`), and the curve holds the same; `observe` is shown the network just before. The network is chosen
+    by its score on `select`, signals later than those of `train`, or on `train` where there are none.
+    `folder` takes the checkpoints, and all scores as ``curve.jsonl``. With `resume`, training goes on from
+    the newest checkpoint there: the curve continues, but accounts start afresh, so that the weights are not
+    those of an uninterrupted run. On SIGTERM a checkpoint is written and the process exits with 143.
 
     Without remote samplers, the same seed gives the same weights on the same machine. Raises ConfigError for
     an algorithm that is not trained here, and for a checkpoint of another configuration or table.
     """
-    run = Run(train, select, config, folder)
+    run = Run(train, select, config, folder, observe)
     checkpoint = run.recall() if resume else None
     if checkpoint is None:
         run.forget()
@@ -87,9 +89,15 @@ class Run:
     """What a training run has come to, beside RLlib's own state."""
 
     def __init__(
-        self, train: SignalTable, select: SignalTable | None, config: TrainConfig, folder: Path
+        self,
+        train: SignalTable,
+        select: SignalTable | None,
+        config: TrainConfig,
+        folder: Path,
+        observe: Observe | None = None,
     ) -> None:
         self.train, self.select, self.config, self.folder = train, select, config, folder
+        self.observe = observe
         self.identity = {"config": config.digest(), "table": table_digest(train)}
         self.total = total_steps(train, config)
         self.steps = self.episodes = self.saved = 0
@@ -117,6 +125,8 @@ class Run:
         self.curve.append((steps, score))
         with (self.folder / CURVE_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        if self.observe is not None:
+            self.observe(network)
         return score
 
     def save(self, algorithm: Algorithm) -> None:

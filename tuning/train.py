@@ -7,6 +7,7 @@ terminals: what happens is told to a `Listener`.
 import hashlib
 import json
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -62,11 +63,12 @@ STAGES: Final = (
     "evaluate",
     "register",
 )
+PREPARATION: Final = ("load", "features", "outcomes", "outcome_model")
 MODES: Final = {
     "features": ("load", "features"),
-    "predictor": ("load", "features", "outcomes", "outcome_model", "predictor"),
+    "predictor": (*PREPARATION, "predictor"),
     "tier_optimizer": ("load", "features", "outcomes", "profit_tiers"),
-    "rl_sizer": ("load", "features", "outcomes", "outcome_model", "sizer", "register"),
+    "rl_sizer": (*PREPARATION, "sizer", "register"),
     "all": STAGES,
 }
 
@@ -113,13 +115,22 @@ class Training:
         """Run the mode's stages in order; ConfigError for an unknown mode."""
         if mode not in MODES:
             raise ConfigError("--mode", mode, f"give one of {', '.join(MODES)}")
-        for stage in MODES[mode]:
+        self._finish(MODES[mode])
+        return self.result()
+
+    def prepare(self) -> Prepared:
+        """Run the stages before the sizer, and the tables that it learns from and is judged on."""
+        self._finish(PREPARATION)
+        trades, rows = self._trades()
+        return tables(trades, rows, self._outcome_fit(), self.config)
+
+    def _finish(self, stages: Iterable[str]) -> None:
+        for stage in stages:
             resumed = self.folder.done(stage)
             if not resumed:
                 self.listener.working(stage, 0, 0)
                 getattr(self, f"_{stage}")()
             self.listener.stage(stage, self.folder.facts(stage)["note"], resumed=resumed)
-        return self.result()
 
     def result(self) -> Result:
         """What the finished stages left."""

@@ -1,0 +1,423 @@
+"""Searches on a small stream: scored on the select part alone, kept, survived, and refused where too wide."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from envs.signal_table import SignalTable
+from evaluation.backtest import run
+from market.errors import ConfigError
+from policies.baselines import FixedSize, PlugIn
+from policies.hybrid import TierPolicy
+from tests.synthetic_signals import table
+from tests.test_project_tree import ROOT
+from tuning import tune
+from tuning.config import TrainConfig, parse
+from tuning.experiment import Experiment, Plan, Trial, plan_of, standing
+from tuning.scoring import greedy_score
+from tuning.search import read_space
+from tuning.sizer import train_sizer
+
+TRAIN, SELECT = table(1_500, seed=1), table(300, seed=2)
+TINY = {
+    "env_steps": 1_200,
+    "environments": 16,
+    "learning_starts": 200,
+    "report_every": 200,
+    "checkpoint_every": 400,
+}
+SPACE = {
+    "dqn.learning_rate": {"kind": "loguniform", "low": 1e-4, "high": 1e-2},
+    "dqn.hidden": {"kind": "choice", "values": [[8], [16, 8]]},
+}
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from tuning.experiment import Experiment
+
+with Experiment(Path(sys.argv[1])).alone():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+class Untouchable:
+    """A table that nobody may look at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError(f"somebody asked the test part for {name}")
+
+
+class Tables:
+    """What `Training.prepare` would return."""
+
+    train: SignalTable = TRAIN
+    select: SignalTable = SELECT
+    test = Untouchable()
+
+
+class Recorder:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.ended: list[Trial] = []
+        self.counts: list[tuple[int, int, int, float | None]] = []
+
+    def stage(self, name: str, note: str, *, resumed: bool) -> None:
+        pass
+
+    def warning(self, text: str) -> None:
+        pass
+
+    def progress(self, done: int, total: int, score: float) -> None:
+        raise AssertionError("trials report through Tune")
+
+    def searching(self, done: int, total: int, running: int, best: float | None) -> None:
+        self.counts.append((done, total, running, best))
+
+    def trial(self, trial: Trial) -> None:
+        self.ended.append(trial)
+
+
+def plan(trials: int, seeds: int | None = None, scheduler: str = "asha", **dqn: object) -> Plan:
+    config = parse({"dqn": {**TINY, **dqn}})
+    return plan_of(config, read_space(SPACE, config), trials=trials, seeds=seeds, scheduler=scheduler)
+
+
+def searched(home: Path, asked: Plan) -> tuple[tune.Outcome, Recorder]:
+    """Search on the small tables, without bars."""
+    told = Recorder()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "_prepare", lambda *rest: Tables())
+        return tune.search(Experiment.start(home, "small", asked), home, told, resume=False), told
+
+
+@pytest.fixture(scope="module")
+def finished(
+    ray_cluster: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[tune.Outcome, Recorder, Path]:
+    home = tmp_path_factory.mktemp("home")
+    return *searched(home, plan(4, 2)), home
+
+
+def test_every_trial_is_told_counted_and_in_the_study(
+    finished: tuple[tune.Outcome, Recorder, Path],
+) -> None:
+    outcome, told, _ = finished
+    names = {trial.name for trial in outcome.trials}
+    assert len(names) == 4
+    assert {trial.name for trial in told.ended} == names
+    assert told.counts[-1][:3] == (4, 4, 0)
+    study = outcome.experiment.study()
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 4
+    assert sorted(trial.value or 0.0 for trial in study.trials) == pytest.approx(
+        sorted(trial.objective or 0.0 for trial in outcome.trials)
+    )
+
+
+def test_finished_trial_reports_the_median_and_the_worst_of_its_seeds(
+    finished: tuple[tune.Outcome, Recorder, Path],
+) -> None:
+    outcome, _, _ = finished
+    whole = [trial for trial in outcome.trials if trial.finished]
+    assert whole
+    for trial in whole:
+        found = [outcome.experiment.found(trial.name, number) for number in range(2)]
+        scores = [one.score for one in found if one is not None and one.finished]
+        assert len(scores) == 2
+        assert trial.rows[-1]["objective"] == pytest.approx(np.median(scores))
+        assert trial.rows[-1]["worst"] == min(scores)
+        assert {row["seed"] for row in trial.rows} == {0, 1}
+        steps = [row["env_steps"] for row in trial.rows]
+        assert steps == sorted(set(steps))
+        assert steps[-1] == 2 * TINY["env_steps"]
+
+
+def test_objective_never_falls_while_a_seed_is_trained(
+    finished: tuple[tune.Outcome, Recorder, Path],
+) -> None:
+    for trial in finished[0].trials:
+        for done in (0, 1):
+            told = [row["objective"] for row in trial.rows if row["seeds_done"] == done]
+            assert told == sorted(told)
+
+
+def test_shares_of_the_six_tiers_are_reported_with_every_score(
+    finished: tuple[tune.Outcome, Recorder, Path],
+) -> None:
+    rows = [row for trial in finished[0].trials for row in trial.rows]
+    assert all(sum(row["tiers"].values()) == pytest.approx(1.0) for row in rows)
+    assert {tuple(row["tiers"]) for row in rows} == {
+        ("SKIP", "MICRO", "SMALL", "STANDARD", "MODERATE", "AGGRESSIVE")
+    }
+
+
+def test_trials_are_scored_on_the_select_part_alone(
+    finished: tuple[tune.Outcome, Recorder, Path],
+) -> None:
+    outcome, _, _ = finished  # the test part raises where anybody looks at it
+    config = outcome.experiment.plan.config
+    for trial in outcome.trials:
+        found = outcome.experiment.found(trial.name, 0)
+        assert found is not None
+        assert found.score == greedy_score(found.network, SELECT, config.limits, config.session)
+        assert found.score != greedy_score(found.network, TRAIN, config.limits, config.session)
+
+
+def test_best_configuration_trains_the_same_network_as_the_trial_did(
+    finished: tuple[tune.Outcome, Recorder, Path], tmp_path: Path
+) -> None:
+    outcome, _, _ = finished
+    assert outcome.best is not None
+    assert outcome.config is not None
+    assert outcome.best.objective == max(t.objective or 0.0 for t in outcome.trials if t.finished)
+    config = parse(outcome.config)
+    network, _ = train_sizer(TRAIN, SELECT, config, tmp_path, lambda *news: None)
+    found = outcome.experiment.found(outcome.best.name, 0)
+    assert found is not None
+    for name, weights in network.to_arrays().items():
+        np.testing.assert_array_equal(weights, found.network.to_arrays()[name])
+
+
+def test_utilities_file_holds_what_every_network_made_of_the_select_part(
+    finished: tuple[tune.Outcome, Recorder, Path],
+) -> None:
+    outcome, _, _ = finished
+    config = outcome.experiment.plan.config
+    with np.load(outcome.experiment.folder / "utilities.npz", allow_pickle=False) as file:
+        kept = dict(file)
+
+    def realised(policy: Any) -> Any:
+        return run(policy, SELECT, config.limits, config.session.days).utility
+
+    np.testing.assert_array_equal(kept["time"], SELECT.time)
+    np.testing.assert_array_equal(kept["rule"], realised(FixedSize(1.0, "rule 1x")))
+    np.testing.assert_array_equal(kept["plug_in"], realised(PlugIn()))
+    assert (outcome.rule, outcome.plug_in) == (kept["rule"].mean(), kept["plug_in"].mean())
+    assert kept["tried"] == 4
+    assert kept["utility"].shape == (len(SELECT), 4)
+    assert kept["by_seed"].shape == (len(SELECT), 4, 2)
+    np.testing.assert_array_equal(kept["seeds"], [[0, 1]] * 4)
+    for column, trial in enumerate(outcome.trials):
+        assert kept["trial"][column] == trial.name
+        assert json.loads(kept["sample"][column]) == trial.sample
+        assert TrainConfig.model_validate_json(kept["config"][column]).dqn.env_steps == TINY["env_steps"]
+        assert kept["finished"][column] == trial.finished
+        for number in range(2):
+            found = outcome.experiment.found(trial.name, number)
+            if found is None:
+                assert np.isnan(kept["by_seed"][:, column, number]).all()
+            else:
+                own = realised(TierPolicy(found.network))
+                np.testing.assert_array_equal(kept["by_seed"][:, column, number], own)
+        np.testing.assert_allclose(kept["utility"][:, column], np.nanmean(kept["by_seed"][:, column], axis=1))
+
+
+def test_tensorboard_finds_every_trial(finished: tuple[tune.Outcome, Recorder, Path]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    outcome, _, _ = finished
+    for trial in outcome.trials:
+        events = EventAccumulator(str(outcome.experiment.board / trial.name)).Reload()
+        objective = [scalar.value for scalar in events.Scalars("ray/tune/objective")]
+        assert objective == pytest.approx([row["objective"] for row in trial.rows], rel=1e-6)
+        assert "ray/tune/tiers/SKIP" in events.Tags()["scalars"]
+
+
+def test_finished_search_resumed_says_the_same_again(
+    finished: tuple[tune.Outcome, Recorder, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome, _, home = finished
+    monkeypatch.setattr(tune, "_prepare", lambda *rest: Tables())
+    again = tune.search(Experiment.open(home, None), home, Recorder(), resume=True)
+    assert (again.best, again.trials) == (outcome.best, outcome.trials)
+    assert len(outcome.experiment.study().trials) == 4
+
+
+def test_name_that_is_taken_and_one_that_is_none_are_refused(
+    finished: tuple[tune.Outcome, Recorder, Path],
+) -> None:
+    _, _, home = finished
+    with pytest.raises(ConfigError, match="there is one already"):
+        Experiment.start(home, "small", plan(1))
+    with pytest.raises(ConfigError, match="small"):
+        Experiment.open(home, "large")
+    for name in ("../up", "", "a b", ".hidden"):
+        with pytest.raises(ConfigError, match="--name"):
+            Experiment.start(home, name, plan(1))
+    assert [path.name for path in (home / "experiments").iterdir()] == ["small"]
+
+
+def test_search_that_runs_elsewhere_is_refused(
+    finished: tuple[tune.Outcome, Recorder, Path],
+) -> None:
+    outcome, _, home = finished
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(outcome.experiment.folder)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(ConfigError, match="it is running"):
+            tune.search(outcome.experiment, home, Recorder(), resume=True)
+    finally:
+        holder.communicate(timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("dqn", "needs"), [({"env_runners": 8}, "needs 9"), ({"replay_capacity": 10_000_000}, "GB")]
+)
+def test_trial_wider_than_the_resources_is_refused(
+    ray_cluster: str, tmp_path: Path, dqn: dict[str, object], needs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "replay_capacity" in dqn:
+        monkeypatch.setattr(tune, "TRANSITION_BYTES", 10**6)
+    with pytest.raises(ConfigError, match=needs) as refused:
+        searched(tmp_path, plan(1, 1, **dqn))
+    assert "2 processors" in str(refused.value)
+    assert not (tmp_path / "experiments" / "small" / "trials").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"trials": 0}, "--trials"),
+        ({"seeds": 0}, "--seeds"),
+        ({"scheduler": "random"}, "--scheduler"),
+        ({"scheduler": "pbt", "seeds": 2}, "--seeds"),
+    ],
+)
+def test_plan_that_cannot_be_is_refused(given: dict[str, Any], field: str) -> None:
+    config = parse()
+    asked = {"trials": None, "seeds": None, "scheduler": None, **given}
+    with pytest.raises(ConfigError) as refused:
+        plan_of(config, read_space(None, config), **asked)
+    assert refused.value.field == field
+
+
+def test_failed_trials_are_told_with_their_reason(
+    ray_cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tables, "train", replace(TRAIN, reward=TRAIN.reward[:, :2]))
+    outcome, told = searched(tmp_path, plan(1, 1))
+    assert (outcome.best, outcome.config) == (None, None)
+    (trial,) = told.ended
+    assert trial.error is not None
+    assert "IndexError" in trial.standing
+    assert [one.state for one in outcome.experiment.study().trials] == [TrialState.FAIL]
+    assert not (outcome.experiment.folder / "best.json").exists()
+
+
+def test_population_based_training_hands_checkpoints_on(ray_cluster: str, tmp_path: Path) -> None:
+    outcome, _ = searched(tmp_path, plan(3, scheduler="pbt"))
+    assert [(trial.finished, trial.error) for trial in outcome.trials] == [(True, None)] * 3
+    handed = (outcome.experiment.board / "pbt_global.txt").read_text().splitlines()
+    assert handed
+    assert set(outcome.trials[0].sample) == {"dqn.learning_rate"}  # layers cannot change on the way
+
+
+def test_standing_is_the_median_of_the_finished_seeds_or_the_running_first_one() -> None:
+    assert standing([], 0.3) == (0.3, 0.3)
+    assert standing([0.1], 0.9) == (0.1, 0.1)
+    assert standing([0.1, 0.3, 0.2], None) == (0.2, 0.1)
+
+
+def test_history_of_a_resumed_trial_forgets_what_was_lost(tmp_path: Path) -> None:
+    experiment = Experiment.start(tmp_path, "x", plan(1))
+    experiment.begin("t", {"dqn.learning_rate": 0.1, "dqn.hidden": "[8]"})
+    for steps in (200, 400, 600, 400, 600):
+        experiment.record("t", {"env_steps": steps, "objective": steps / 1e3, "worst": 0.0, "seeds_done": 0})
+    with (experiment.folder / "history" / "t.jsonl").open("a") as file:
+        file.write('{"env_steps": 8')
+    (trial,) = experiment.trials()
+    assert [row["env_steps"] for row in trial.rows] == [200, 400, 600]
+    assert not trial.finished
+
+
+def test_trial_the_study_knows_as_ended_may_report_again(tmp_path: Path) -> None:
+    experiment = Experiment.start(tmp_path, "x", plan(1))
+    search = tune._study_search(experiment, experiment.plan)
+    search.set_search_properties("objective", "max", experiment.plan.space.build())
+    search.suggest("t")
+    experiment.study().tell(0, 1.0)
+    search.on_trial_result("t", {"objective": 0.5, "training_iteration": 1})
+    search.on_trial_complete("t", {"objective": 0.5, "training_iteration": 1})
+    assert [trial.value for trial in experiment.study().trials] == [1.0]
+
+
+def test_orphan_of_a_killed_search_is_marked_as_failed(tmp_path: Path) -> None:
+    experiment = Experiment.start(tmp_path, "x", plan(1))
+    experiment.study().ask()
+    assert experiment.fail_orphans() == 1
+    assert [trial.state for trial in experiment.study().trials] == [TrialState.FAIL]
+    assert experiment.fail_orphans() == 0
+
+
+def test_search_killed_in_the_middle_is_resumed_to_its_end(tmp_path: Path) -> None:
+    """The whole command, in a process and a cluster of its own."""
+    config = tmp_path / "config.json"
+    config.write_text(
+        json.dumps({"dqn": TINY | {"env_steps": 4_000}, "data": "synthetic:regimes?bars=16000&seed=3"})
+    )
+    space = tmp_path / "space.json"
+    space.write_text(json.dumps(SPACE))
+    home = tmp_path / "home"
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment |= {"BALLAST_HOME": str(home), "COLUMNS": "200"}
+    command = [sys.executable, "-m", "ballast", "tune", "--name", "killed"]
+    asked = ["--config", str(config), "--space", str(space), "--trials", "3", "--seeds", "1"]
+    driver = subprocess.Popen(
+        [*command, *asked], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    folder = home / "experiments" / "killed"
+    deadline = time.monotonic() + 240
+
+    def under_way() -> bool:
+        """Whether Tune has kept the search, and a trial a checkpoint."""
+        return any((folder / "trials").glob("experiment_state-*")) and any(
+            (folder / "trials").glob("*/checkpoint_*")
+        )
+
+    while not under_way():
+        assert driver.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    left = {trial.number: trial.state for trial in Experiment(folder).study().trials}
+    assert TrialState.RUNNING in left.values()
+    done = subprocess.run(
+        [*command, "--resume"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    experiment = Experiment(folder)
+    states = [trial.state for trial in experiment.study().trials]
+    assert TrialState.RUNNING not in states
+    assert states.count(TrialState.COMPLETE) == 3
+    ended = [trial for trial in experiment.trials() if trial.finished or trial.rows]
+    assert len([trial for trial in ended if trial.error is None]) >= 3
+    assert "outcome_model" in done.stdout
+    assert done.stdout.count("from the resumed run") == 4
+    assert f"train --config {folder / 'best.json'}" in done.stdout.replace("\n", "")
+    assert optuna.load_study(study_name="killed", storage=experiment.study_url).best_value is not None
+    refused = subprocess.run(
+        [*command, "--resume", "--trials", "5"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert refused.returncode == 2
+    assert "--trials" in refused.stderr

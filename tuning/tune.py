@@ -1,0 +1,332 @@
+"""The search for better training settings: trials through Ray Tune on tables prepared once.
+
+Trials are scored on the select part; the test part is never handed to one. Knows nothing of terminals: what
+happens is told to a `SearchListener`.
+"""
+
+import io
+import json
+import logging
+import os
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Final, Protocol
+
+import numpy as np
+import optuna
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining
+from ray.tune.search.optuna import OptunaSearch
+
+from envs.signal_table import SignalTable
+from evaluation.backtest import run
+from market.errors import ConfigError, DataError
+from market.home import write_atomically
+from policies.baselines import FixedSize, PlugIn
+from policies.hybrid import TierPolicy
+from tuning.cluster import connected
+from tuning.experiment import BEST_FILE, PERTURBATIONS, TRIALS, UTILITIES_FILE, Experiment, Plan, Trial
+from tuning.prepare import Prepared
+from tuning.sizer import total_steps
+from tuning.train import Listener, Training
+from tuning.trial import run_trial
+
+GRACE: Final = 0.25  # share of the first seed's steps before a trial may be stopped
+REDUCTION: Final = 3  # one of so many goes on
+TRIAL_BYTES: Final = 900_000_000  # of a trial's process beside its replay: PyTorch, RLlib, the tables
+TRANSITION_BYTES: Final = 160
+NEW_OUTPUT: Final = "RAY_AIR_NEW_OUTPUT"
+SNAPSHOT_S: Final = 10.0  # between two records of the search that --resume can go on from
+
+
+class SearchListener(Listener, Protocol):
+    """Whoever follows a search."""
+
+    def searching(self, done: int, total: int, running: int, best: float | None) -> None:
+        """How many trials have ended, are there in all and are running; the best objective so far."""
+        ...
+
+    def trial(self, trial: Trial) -> None:
+        """A trial has ended: finished, stopped early, or failed."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a search has come to."""
+
+    experiment: Experiment
+    trials: tuple[Trial, ...]
+    best: Trial | None  # the highest objective among those whose seeds are all trained
+    config: Path | None  # the best trial's configuration, as `ballast train --config` takes it
+    rule: float  # mean realised utility per signal of the select part, in R: the rule at 1x
+    plug_in: float  # the same of the meta-label plug-in
+
+
+def search(experiment: Experiment, home: Path, listener: SearchListener, *, resume: bool) -> Outcome:
+    """Run the experiment's trials, or with `resume` those that are left, and sum up.
+
+    Raises ConfigError where a trial does not fit into the resources, or the experiment is running elsewhere.
+    """
+    with experiment.alone(), connected(len(os.sched_getaffinity(0))):
+        plan = experiment.plan
+        _slots(plan)
+        prepared = _prepare(experiment, plan, home, listener)
+        _Telling.begin(listener, plan.trials, experiment)
+        tuner = _tuner(experiment, plan, prepared, resume=resume)
+        with _quiet():
+            tuner.fit()
+        if plan.scheduler == "asha":
+            experiment.fail_orphans()
+        return _sum_up(experiment, plan, prepared)
+
+
+def _prepare(experiment: Experiment, plan: Plan, home: Path, listener: Listener) -> Prepared:
+    experiment.data.folder.mkdir(exist_ok=True)
+    prepared = Training(plan.config, experiment.data, home, listener).prepare()
+    if not len(prepared.select):
+        raise DataError("select trades", 0, "give more data, or a larger second share in fractions")
+    return prepared
+
+
+def _tuner(experiment: Experiment, plan: Plan, prepared: Prepared, *, resume: bool) -> tune.Tuner:
+    train, select = prepared.train, prepared.select
+    bundles = [{"CPU": 1.0, "memory": float(_trial_bytes(plan))}]
+    bundles += [{"CPU": 1.0}] * plan.config.dqn.env_runners
+    trainable = tune.with_resources(
+        tune.with_parameters(run_trial, plan=plan, folder=experiment.folder, train=train, select=select),
+        tune.PlacementGroupFactory(bundles),
+    )
+    path = str(experiment.folder / TRIALS)
+    if resume and tune.Tuner.can_restore(path):
+        return tune.Tuner.restore(path, trainable, resume_unfinished=True, resume_errored=True)
+    experiment.clear_trials()
+    asha = plan.scheduler == "asha"
+    if asha:
+        experiment.fail_orphans()
+    random.seed(plan.config.seed)  # population-based training draws from the global generator
+    return tune.Tuner(
+        trainable,
+        param_space=plan.space.build(),
+        tune_config=tune.TuneConfig(
+            metric="objective",
+            mode="max",
+            num_samples=plan.trials,
+            search_alg=_study_search(experiment, plan) if asha else None,
+            scheduler=_scheduler(plan, total_steps(train, plan.config)),
+            max_concurrent_trials=_slots(plan) if asha else None,
+            reuse_actors=True,  # a new process would import PyTorch and RLlib again
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+        ),
+        run_config=tune.RunConfig(
+            name=TRIALS,
+            storage_path=str(experiment.folder),
+            callbacks=[_Telling()],
+            # Fewer than five, and population-based training looks for checkpoints that are gone.
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1 if asha else 5),
+            failure_config=tune.FailureConfig(max_failures=1),
+            sync_config=tune.SyncConfig(sync_period=int(SNAPSHOT_S)),
+            verbose=0,
+        ),
+    )
+
+
+def _study_search(experiment: Experiment, plan: Plan) -> OptunaSearch:
+    experiment.study()  # made here, before anything runs beside
+    return _StudySearch(
+        metric="objective",
+        mode="max",
+        sampler=optuna.samplers.TPESampler(seed=plan.config.seed, n_startup_trials=min(10, plan.trials)),
+        study_name=experiment.name,
+        storage=optuna.storages.RDBStorage(experiment.study_url),
+    )
+
+
+class _StudySearch(OptunaSearch):
+    """Optuna's sampler; a trial that ended after the last snapshot reports again, and the study has it."""
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        with suppress(optuna.exceptions.UpdateFinishedTrialError):
+            super().on_trial_result(trial_id, result)
+
+
+def _scheduler(plan: Plan, steps: int) -> ASHAScheduler | PopulationBasedTraining:
+    """`steps`: environment steps of one seed."""
+    if plan.scheduler == "asha":
+        return ASHAScheduler(
+            time_attr="env_steps",
+            max_t=plan.seeds * steps,
+            grace_period=max(1, round(GRACE * steps)),
+            reduction_factor=REDUCTION,
+        )
+    return PopulationBasedTraining(
+        time_attr="env_steps",
+        perturbation_interval=max(1, steps // PERTURBATIONS),
+        hyperparam_mutations=plan.space.mutations(),
+        custom_explore_fn=plan.space.clamp,
+    )
+
+
+def _trial_bytes(plan: Plan) -> int:
+    """Memory that one trial may come to need, by the largest replay of its space."""
+    domain = plan.space.root.get("dqn.replay_capacity")
+    capacity = max(domain.examples) if domain is not None else plan.config.dqn.replay_capacity
+    return TRIAL_BYTES + int(capacity) * TRANSITION_BYTES
+
+
+def _slots(plan: Plan) -> int:
+    """How many trials the connected cluster holds at once; ConfigError where that is none."""
+    processors = 1 + plan.config.dqn.env_runners
+    memory = _trial_bytes(plan)
+    nodes = [
+        node["Resources"]
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    ]
+    cpus = int(sum(node.get("CPU", 0.0) for node in nodes))
+    roomy = sum(min(int(node.get("CPU", 0.0)), int(node.get("memory", 0.0) // memory)) for node in nodes)
+    slots = min(cpus // processors, roomy)
+    if slots < 1:
+        seen = f"{cpus} processors, {max((n.get('memory', 0.0) for n in nodes), default=0.0) / 1e9:.1f} GB"
+        needs = f"one trial needs {processors} and {memory / 1e9:.1f} GB"
+        raise ConfigError(
+            "resources",
+            seen,
+            f"{needs}: give less to dqn.env_runners or dqn.replay_capacity, or a larger cluster",
+        )
+    return slots
+
+
+def _sum_up(experiment: Experiment, plan: Plan, prepared: Prepared) -> Outcome:
+    """Utilities of every network on the select part, the best configuration, and how rule and plug-in do."""
+    trials = experiment.trials()
+    rule, plug_in = _utilities(experiment, plan, prepared.select, trials)
+    candidates = [trial for trial in trials if trial.finished and trial.objective is not None]
+    best = max(candidates, key=lambda trial: trial.objective or 0.0, default=None)
+    path = None
+    if best is not None:
+        path = experiment.folder / BEST_FILE
+        content = json.dumps(plan.trained(best.sample).model_dump(mode="json"), indent=1, allow_nan=False)
+        write_atomically(path, content.encode())
+    return Outcome(experiment, trials, best, path, rule, plug_in)
+
+
+def _utilities(
+    experiment: Experiment, plan: Plan, select: SignalTable, trials: tuple[Trial, ...]
+) -> tuple[float, float]:
+    """Write each trial's realised utility per signal beside those of the rule and the plug-in; the means of
+    the two.
+
+    The file holds what tests for the luck of many trials need: ``utility`` [signals, trials], the mean over a
+    trial's seeds, and ``by_seed`` [signals, trials, seeds], NaN where a seed was not begun; ``rule`` and
+    ``plug_in`` [signals]; ``time`` [signals]; and of the trials ``trial``, ``sample`` and ``config`` (JSON),
+    ``seeds`` [trials, seeds], ``score`` [trials, seeds], ``finished``; ``tried``, all trials ever begun, also
+    those without a network.
+    """
+
+    def realised(policy: Any) -> Any:
+        return run(policy, select, plan.config.limits, plan.config.session.days).utility
+
+    with_network = [trial for trial in trials if experiment.found(trial.name, 0) is not None]
+    by_seed = np.full((len(select), len(with_network), plan.seeds), np.nan)
+    score = np.full((len(with_network), plan.seeds), np.nan)
+    for column, trial in enumerate(with_network):
+        for number in range(plan.seeds):
+            found = experiment.found(trial.name, number)
+            if found is not None:
+                by_seed[:, column, number] = realised(TierPolicy(found.network))
+                score[column, number] = found.score
+    rule, plug_in = realised(FixedSize(1.0, "rule 1x")), realised(PlugIn())
+    configs = [plan.trained(trial.sample).model_dump_json() for trial in with_network]
+    seeds = plan.config.seed + np.arange(plan.seeds)
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        allow_pickle=False,
+        utility=np.nanmean(by_seed, axis=2) if with_network else by_seed[:, :, 0],
+        by_seed=by_seed,
+        rule=rule,
+        plug_in=plug_in,
+        time=select.time,
+        trial=np.array([trial.name for trial in with_network], dtype=np.str_),
+        sample=np.array([json.dumps(trial.sample) for trial in with_network], dtype=np.str_),
+        config=np.array(configs, dtype=np.str_),
+        seeds=np.tile(seeds, (len(with_network), 1)),
+        score=score,
+        finished=np.array([trial.finished for trial in with_network], dtype=np.bool_),
+        tried=np.int64(len(trials)),
+    )
+    write_atomically(experiment.folder / UTILITIES_FILE, buffer.getvalue())
+    return float(rule.mean()), float(plug_in.mean())
+
+
+class _Telling(tune.Callback):
+    """What Tune does, told to this process's listener; the callback itself is pickled with the search."""
+
+    listener: ClassVar[SearchListener]
+    total: ClassVar[int]
+    experiment: ClassVar[Experiment]
+    best: ClassVar[float | None]
+    ended: ClassVar[set[str]]
+
+    @classmethod
+    def begin(cls, listener: SearchListener, total: int, experiment: Experiment) -> None:
+        """Whom to tell from now on."""
+        cls.listener, cls.total, cls.experiment = listener, total, experiment
+        cls.best, cls.ended = None, set()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """See `ray.tune.Callback`."""
+        best = type(self).best
+        type(self).best = result["objective"] if best is None else max(best, result["objective"])
+        self._count(trials)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """See `ray.tune.Callback`."""
+        self._ended(trials, trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """See `ray.tune.Callback`."""
+        self._ended(trials, trial)
+
+    def _ended(self, trials: list[Any], trial: Any) -> None:
+        self.ended.add(trial.trial_id)  # its status is still that of a running one
+        self.listener.trial(self.experiment.trial(trial.trial_id))
+        self._count(trials)
+
+    def _count(self, trials: list[Any]) -> None:
+        over = [trial.is_finished() or trial.trial_id in self.ended for trial in trials]
+        running = sum(
+            trial.status == "RUNNING" for trial, ended in zip(trials, over, strict=True) if not ended
+        )
+        self.listener.searching(sum(over), self.total, running, type(self).best)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep notices of Ray Tune and Optuna about their own affairs off the terminal."""
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "optuna")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)  # the listener has been told of every failed trial
+    output = os.environ.get(NEW_OUTPUT)
+    os.environ[NEW_OUTPUT] = "0"  # the new one prints at any verbosity
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning, module="optuna")
+            warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")
+            warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+            yield
+    finally:
+        os.environ.pop(NEW_OUTPUT)
+        if output is not None:
+            os.environ[NEW_OUTPUT] = output
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
