@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from market.errors import ConfigError
-from tuning.checkpoints import clear, newest, save
+from tuning.checkpoints import adopt, clear, newest, save
 
 IDENTITY = {"config": "c", "table": "t"}
 
@@ -64,3 +64,13 @@ def test_checkpoint_of_another_run_is_refused_by_what_differs(tmp_path: Path) ->
     save_text(tmp_path, 1, "one")
     with pytest.raises(ConfigError, match=r"checkpoint\.table: got 't'"):
         newest(tmp_path, {"config": "c", "table": "another"})
+
+
+def test_adopted_checkpoint_is_one_of_the_new_identity_and_otherwise_the_same(tmp_path: Path) -> None:
+    save_text(tmp_path, 1, "one")
+    adopt(tmp_path, {"config": "mine"})
+    found = newest(tmp_path, {"config": "mine", "table": "t"})
+    assert found is not None
+    assert ((found[0] / "text").read_text(), found[1]["steps"]) == ("one", 1)
+    adopt(tmp_path / "none", {"config": "mine"})
+    assert not (tmp_path / "none").exists()

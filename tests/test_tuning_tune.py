@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -353,7 +353,6 @@ def test_history_of_a_resumed_trial_forgets_what_was_lost(tmp_path: Path) -> Non
 def test_trial_the_study_knows_as_ended_may_report_again(tmp_path: Path) -> None:
     experiment = Experiment.start(tmp_path, "x", plan(1))
     search = tune._study_search(experiment, experiment.plan)
-    search.set_search_properties("objective", "max", experiment.plan.space.build())
     search.suggest("t")
     experiment.study().tell(0, 1.0)
     search.on_trial_result("t", {"objective": 0.5, "training_iteration": 1})
@@ -361,63 +360,99 @@ def test_trial_the_study_knows_as_ended_may_report_again(tmp_path: Path) -> None
     assert [trial.value for trial in experiment.study().trials] == [1.0]
 
 
+def test_sampler_that_has_lost_its_memory_finds_its_trials_in_the_study(tmp_path: Path) -> None:
+    experiment = Experiment.start(tmp_path, "x", plan(2))
+    sample = tune._study_search(experiment, experiment.plan).suggest("t")
+    assert set(sample) == set(SPACE)
+    again = tune._study_search(experiment, experiment.plan)
+    again.on_trial_result("t", {"objective": 0.5, "training_iteration": 1})
+    again.on_trial_complete("t", {"objective": 0.75, "training_iteration": 2})
+    assert [trial.value for trial in experiment.study().trials] == [0.75]
+    assert set(again.suggest("u")) == set(SPACE)
+    assert again.suggest("v") == "FINISHED"  # two were planned
+
+
 def test_orphan_of_a_killed_search_is_marked_as_failed(tmp_path: Path) -> None:
-    experiment = Experiment.start(tmp_path, "x", plan(1))
-    experiment.study().ask()
+    experiment = Experiment.start(tmp_path, "x", plan(3))
+    search = tune._study_search(experiment, experiment.plan)
+    search.suggest("lives")
+    search.suggest("lost")
+    assert experiment.fail_orphans({"lives"}) == 1
+    assert [trial.state for trial in experiment.study().trials] == [TrialState.RUNNING, TrialState.FAIL]
     assert experiment.fail_orphans() == 1
-    assert [trial.state for trial in experiment.study().trials] == [TrialState.FAIL]
     assert experiment.fail_orphans() == 0
 
 
-def test_search_killed_in_the_middle_is_resumed_to_its_end(tmp_path: Path) -> None:
-    """The whole command, in a process and a cluster of its own."""
-    config = tmp_path / "config.json"
-    config.write_text(
-        json.dumps({"dqn": TINY | {"env_steps": 4_000}, "data": "synthetic:regimes?bars=16000&seed=3"})
-    )
-    space = tmp_path / "space.json"
+def processes_with(home: Path) -> list[int]:
+    """Processes, whoever started them, whose environment names this BALLAST_HOME."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"BALLAST_HOME={home}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+        except OSError:  # gone, or somebody else's
+            continue
+    return found
+
+
+def until(condition: Callable[[], bool], driver: subprocess.Popen[str] | None = None) -> None:
+    """Wait for it, as long as the driver runs."""
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert driver is None or driver.poll() is None, driver.stderr and driver.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_search_stopped_and_then_killed_is_resumed_to_its_end(tmp_path: Path) -> None:
+    """The whole command, in processes and clusters of its own."""
+    home, config, space = tmp_path / "home", tmp_path / "config.json", tmp_path / "space.json"
+    longer = TINY | {"env_steps": 2_400}
+    config.write_text(json.dumps({"dqn": longer, "data": "synthetic:regimes?bars=16000&seed=3"}))
     space.write_text(json.dumps(SPACE))
-    home = tmp_path / "home"
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment |= {"BALLAST_HOME": str(home), "COLUMNS": "200"}
     command = [sys.executable, "-m", "ballast", "tune", "--name", "killed"]
     asked = ["--config", str(config), "--space", str(space), "--trials", "3", "--seeds", "1"]
-    driver = subprocess.Popen(
-        [*command, *asked], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    folder = home / "experiments" / "killed"
-    deadline = time.monotonic() + 240
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    place: dict[str, Any] = {"cwd": ROOT, "env": environment}
+    experiment = Experiment(home / "experiments" / "killed")
 
     def under_way() -> bool:
         """Whether Tune has kept the search, and a trial a checkpoint."""
-        return any((folder / "trials").glob("experiment_state-*")) and any(
-            (folder / "trials").glob("*/checkpoint_*")
-        )
+        board = experiment.board
+        return any(board.glob("experiment_state-*")) and any(board.glob("*/checkpoint_*/*"))
 
-    while not under_way():
-        assert driver.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    left = {trial.number: trial.state for trial in Experiment(folder).study().trials}
-    assert TrialState.RUNNING in left.values()
-    done = subprocess.run(
-        [*command, "--resume"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    experiment = Experiment(folder)
+    driver = subprocess.Popen([*command, *asked], **place, **pipes)
+    until(under_way, driver)
+    driver.send_signal(signal.SIGTERM)
+    said, complaints = driver.communicate(timeout=120)
+    assert driver.returncode == 128 + signal.SIGTERM, complaints
+    assert "Traceback" not in complaints
+    assert "--resume goes on" in said
+    assert not (experiment.folder / "best.json").exists()
+    before = sum(len(trial.rows) for trial in experiment.trials())
+
+    driver = subprocess.Popen([*command, "--resume"], **place, **pipes)
+    until(lambda: sum(len(trial.rows) for trial in experiment.trials()) > before, driver)
+    driver.kill()
+    driver.communicate(timeout=120)
+    assert TrialState.RUNNING in {trial.state for trial in experiment.study().trials}
+    until(lambda: not processes_with(home))
+
+    resumed = subprocess.run([*command, "--resume"], **place, capture_output=True, text=True, timeout=280)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert resumed.stdout.count("from the resumed run") == 4
+    assert f"train --config {experiment.folder / 'best.json'}" in resumed.stdout.replace("\n", "")
     states = [trial.state for trial in experiment.study().trials]
     assert TrialState.RUNNING not in states
     assert states.count(TrialState.COMPLETE) == 3
-    ended = [trial for trial in experiment.trials() if trial.finished or trial.rows]
-    assert len([trial for trial in ended if trial.error is None]) >= 3
-    assert "outcome_model" in done.stdout
-    assert done.stdout.count("from the resumed run") == 4
-    assert f"train --config {folder / 'best.json'}" in done.stdout.replace("\n", "")
-    assert optuna.load_study(study_name="killed", storage=experiment.study_url).best_value is not None
-    refused = subprocess.run(
-        [*command, "--resume", "--trials", "5"], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    with np.load(experiment.folder / "utilities.npz") as file:
+        assert file["tried"] >= 3
+    steps = [row["env_steps"] for trial in experiment.trials() for row in trial.rows]
+    assert max(steps) == longer["env_steps"]
+    until(lambda: not processes_with(home))
+
+    refused = subprocess.run([*command, "--resume", "--trials", "5"], **place, capture_output=True, text=True)
     assert refused.returncode == 2
     assert "--trials" in refused.stderr

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +33,7 @@ NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 PLAN_FILE: Final = "plan.json"
 BEST_FILE: Final = "best.json"
 UTILITIES_FILE: Final = "utilities.npz"
+TRIAL_ATTRIBUTE: Final = "trial"  # of a trial in the study: its name
 PERTURBATIONS: Final = 5  # of each trial, in population-based training
 TRIALS: Final = "trials"  # Ray Tune's own folder, and TensorBoard's
 
@@ -272,12 +273,13 @@ class Experiment:
                 storage=self.study_url, study_name=self.name, direction="maximize", load_if_exists=True
             )
 
-    def fail_orphans(self) -> int:
-        """Mark as failed, and count, what the study still holds as running: nobody will report on it."""
+    def fail_orphans(self, alive: Collection[str] = ()) -> int:
+        """Mark as failed, and count, what the study holds as running and is none of the trials `alive`."""
         from optuna.trial import TrialState
 
         study = self.study()
-        orphans = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        orphans = [one for one in running if one.user_attrs.get(TRIAL_ATTRIBUTE) not in alive]
         for orphan in orphans:
             study.tell(orphan.number, state=TrialState.FAIL)
         return len(orphans)

@@ -9,18 +9,23 @@ import json
 import logging
 import os
 import random
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 import optuna
 import ray
+from optuna.trial import TrialState
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining
+from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from envs.signal_table import SignalTable
@@ -30,7 +35,16 @@ from market.home import write_atomically
 from policies.baselines import FixedSize, PlugIn
 from policies.hybrid import TierPolicy
 from tuning.cluster import connected
-from tuning.experiment import BEST_FILE, PERTURBATIONS, TRIALS, UTILITIES_FILE, Experiment, Plan, Trial
+from tuning.experiment import (
+    BEST_FILE,
+    PERTURBATIONS,
+    TRIAL_ATTRIBUTE,
+    TRIALS,
+    UTILITIES_FILE,
+    Experiment,
+    Plan,
+    Trial,
+)
 from tuning.prepare import Prepared
 from tuning.sizer import total_steps
 from tuning.train import Listener, Training
@@ -40,7 +54,6 @@ GRACE: Final = 0.25  # share of the first seed's steps before a trial may be sto
 REDUCTION: Final = 3  # one of so many goes on
 TRIAL_BYTES: Final = 900_000_000  # of a trial's process beside its replay: PyTorch, RLlib, the tables
 TRANSITION_BYTES: Final = 160
-NEW_OUTPUT: Final = "RAY_AIR_NEW_OUTPUT"
 SNAPSHOT_S: Final = 10.0  # between two records of the search that --resume can go on from
 
 
@@ -71,7 +84,9 @@ class Outcome:
 def search(experiment: Experiment, home: Path, listener: SearchListener, *, resume: bool) -> Outcome:
     """Run the experiment's trials, or with `resume` those that are left, and sum up.
 
-    Raises ConfigError where a trial does not fit into the resources, or the experiment is running elsewhere.
+    On SIGINT or SIGTERM the state of the search is written, and the process exits with 128 and the signal's
+    number. Raises ConfigError where a trial does not fit into the resources, or the experiment is running
+    elsewhere.
     """
     with experiment.alone(), connected(len(os.sched_getaffinity(0))):
         plan = experiment.plan
@@ -79,8 +94,11 @@ def search(experiment: Experiment, home: Path, listener: SearchListener, *, resu
         prepared = _prepare(experiment, plan, home, listener)
         _Telling.begin(listener, plan.trials, experiment)
         tuner = _tuner(experiment, plan, prepared, resume=resume)
-        with _quiet():
+        with _quiet(), _stoppable() as stopped:
             tuner.fit()
+        if stopped:
+            listener.warning("stopped; --resume goes on with the trials that are left")
+            raise SystemExit(128 + stopped[0])
         if plan.scheduler == "asha":
             experiment.fail_orphans()
         return _sum_up(experiment, plan, prepared)
@@ -104,7 +122,11 @@ def _tuner(experiment: Experiment, plan: Plan, prepared: Prepared, *, resume: bo
     )
     path = str(experiment.folder / TRIALS)
     if resume and tune.Tuner.can_restore(path):
-        return tune.Tuner.restore(path, trainable, resume_unfinished=True, resume_errored=True)
+        tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, resume_errored=True)
+        if plan.scheduler == "asha":
+            results = tuner.get_results()
+            experiment.fail_orphans({Path(results[i].path).name for i in range(len(results))})
+        return tuner
     experiment.clear_trials()
     asha = plan.scheduler == "asha"
     if asha:
@@ -112,7 +134,7 @@ def _tuner(experiment: Experiment, plan: Plan, prepared: Prepared, *, resume: bo
     random.seed(plan.config.seed)  # population-based training draws from the global generator
     return tune.Tuner(
         trainable,
-        param_space=plan.space.build(),
+        param_space={} if asha else plan.space.build(),
         tune_config=tune.TuneConfig(
             metric="objective",
             mode="max",
@@ -139,20 +161,57 @@ def _tuner(experiment: Experiment, plan: Plan, prepared: Prepared, *, resume: bo
 def _study_search(experiment: Experiment, plan: Plan) -> OptunaSearch:
     experiment.study()  # made here, before anything runs beside
     return _StudySearch(
+        plan.trials,
+        space=OptunaSearch.convert_search_space(plan.space.build()),
         metric="objective",
         mode="max",
-        sampler=optuna.samplers.TPESampler(seed=plan.config.seed, n_startup_trials=min(10, plan.trials)),
+        sampler=optuna.samplers.TPESampler(seed=plan.config.seed),
         study_name=experiment.name,
         storage=optuna.storages.RDBStorage(experiment.study_url),
     )
 
 
 class _StudySearch(OptunaSearch):
-    """Optuna's sampler; a trial that ended after the last snapshot reports again, and the study has it."""
+    """Optuna's sampler, with the study as its memory: what Tune kept may be older, or gone with a kill.
+
+    The study knows which of Tune's trials each of its own is. A trial that ended after Tune's last snapshot
+    may report again: the study has it.
+    """
+
+    def __init__(self, most: int, **options: Any) -> None:
+        self.most = most
+        super().__init__(**options)
+
+    def suggest(self, trial_id: str) -> Any:
+        begun = [one for one in self._trials() if one.state != TrialState.FAIL]
+        if len(begun) >= self.most:
+            return Searcher.FINISHED
+        sample = super().suggest(trial_id)
+        self._ot_trials[trial_id].set_user_attr(TRIAL_ATTRIBUTE, trial_id)
+        return sample
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._recall(trial_id)
         with suppress(optuna.exceptions.UpdateFinishedTrialError):
             super().on_trial_result(trial_id, result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        self._recall(trial_id)
+        super().on_trial_complete(trial_id, result, error)
+
+    def _trials(self) -> list[optuna.trial.FrozenTrial]:
+        study: optuna.Study = self._ot_study  # type: ignore[assignment]
+        return study.get_trials(deepcopy=False)
+
+    def _recall(self, trial_id: str) -> None:
+        if trial_id in self._ot_trials:
+            return
+        for one in self._trials():
+            if one.user_attrs.get(TRIAL_ATTRIBUTE) == trial_id:
+                study: optuna.Study = self._ot_study  # type: ignore[assignment]
+                self._ot_trials[trial_id] = optuna.trial.Trial(study, one._trial_id)
 
 
 def _scheduler(plan: Plan, steps: int) -> ASHAScheduler | PopulationBasedTraining:
@@ -310,23 +369,60 @@ class _Telling(tune.Callback):
 
 
 @contextmanager
+def _stoppable() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM end the search in order, and are listed; a second one ends the process."""
+    stopped: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    # Tune listens to SIGINT itself, without telling, and to SIGUSR1; until it does, that one must do no harm.
+    variable = "TUNE_DISABLE_SIGINT_HANDLER"
+    heard = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in heard}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+        signal.raise_signal(signal.SIGUSR1)
+
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for number in heard[:2]:
+        signal.signal(number, stop)
+    try:
+        with _variable(variable, "1"):
+            yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """An environment variable for the length of the block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
     """Keep notices of Ray Tune and Optuna about their own affairs off the terminal."""
     loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "optuna")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)  # the listener has been told of every failed trial
-    output = os.environ.get(NEW_OUTPUT)
-    os.environ[NEW_OUTPUT] = "0"  # the new one prints at any verbosity
     try:
-        with warnings.catch_warnings():
+        # Tune's newer output prints at any verbosity.
+        with _variable("RAY_AIR_NEW_OUTPUT", "0"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning, module="optuna")
             warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")
             warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
             yield
     finally:
-        os.environ.pop(NEW_OUTPUT)
-        if output is not None:
-            os.environ[NEW_OUTPUT] = output
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
