@@ -354,22 +354,31 @@ def _remember(state: FloatArray, side: int, level: float) -> None:
 def _swings(state: FloatArray, history: FloatArray, columns: FloatArray, count: int) -> None:
     """Swing highs and lows: strictly beyond two bars on either side, known only at the second bar after."""
     highs, lows, closes = history[HIGH, LONG - 4 :], history[LOW, LONG - 4 :], history[CLOSE, LONG:]
-    seen = int(state[SEEN])
+    swung, top, bottom = columns[FIRST], columns[SECOND], columns[THIRD]
+    for i in range(count):  # 1: a high, 2: a low, 3: both; without a branch, so that the loop is vectorised
+        peak, trough = highs[i + 2], lows[i + 2]
+        high = (peak > highs[i]) & (peak > highs[i + 1]) & (peak > highs[i + 3]) & (peak > highs[i + 4])
+        low = (trough < lows[i]) & (trough < lows[i + 1]) & (trough < lows[i + 3]) & (trough < lows[i + 4])
+        swung[i] = (1.0 if high else 0.0) + (2.0 if low else 0.0)
+    for i in range(min(max(4 - int(state[SEEN]), 0), count)):
+        swung[i] = 0.0  # the first four bars have no two before and behind them
+    known = state[PEAKS + SWINGS] > 0.0 and state[TROUGHS + SWINGS] > 0.0
     for i in range(count):
-        if seen + i > 3:
-            peak, trough = highs[i + 2], lows[i + 2]
-            if peak > highs[i] and peak > highs[i + 1] and peak > highs[i + 3] and peak > highs[i + 4]:
-                _remember(state, PEAKS, peak)
-            if trough < lows[i] and trough < lows[i + 1] and trough < lows[i + 3] and trough < lows[i + 4]:
-                _remember(state, TROUGHS, -trough)
+        if swung[i] > 0.0:
+            if swung[i] != 2.0:
+                _remember(state, PEAKS, highs[i + 2])
+            if swung[i] != 1.0:
+                _remember(state, TROUGHS, -lows[i + 2])
+            known = state[PEAKS + SWINGS] > 0.0 and state[TROUGHS + SWINGS] > 0.0
         columns[HIGHER_HIGHS, i] = state[PEAKS + SHARE]
         columns[LOWER_LOWS, i] = state[TROUGHS + SHARE]
-        columns[SWING_POSITION, i] = 0.5
-        if state[PEAKS + SWINGS] > 0.0 and state[TROUGHS + SWINGS] > 0.0:
-            bottom = -state[TROUGHS + EXTREME]
-            height = state[PEAKS + EXTREME] - bottom
-            if height > 0.0:
-                columns[SWING_POSITION, i] = _clip((closes[i] - bottom) / height, -1.0, 2.0)
+        top[i] = state[PEAKS + EXTREME] if known else 0.0
+        bottom[i] = -state[TROUGHS + EXTREME] if known else 0.0
+    position = columns[SWING_POSITION]
+    for i in range(count):
+        # After a strong trend the latest highs may lie below the latest lows: no range to stand in.
+        height = top[i] - bottom[i]
+        position[i] = _clip((closes[i] - bottom[i]) / height, -1.0, 2.0) if height > 0.0 else 0.5
 
 
 @_compiled

@@ -206,6 +206,19 @@ def test_a_gap_widens_the_true_range_and_clips_choppiness():
     assert (column(gap, "choppiness")[100:] >= 0.0).all()
 
 
+def test_swing_highs_below_the_swing_lows_leave_no_range_to_stand_in():
+    zigzag = 100.0 + np.tile([0.0, 1.0, 2.0, 1.0, 0.0, -1.0, -2.0, -1.0], 16)[:120]
+    climb = np.linspace(112.0, 160.0, 40)  # every high above the one before: no swing high any more
+    low = np.concatenate((zigzag - 0.5, np.where(np.arange(40) % 5 == 2, 108.0, 110.0)))
+    high = np.concatenate((zigzag + 0.5, climb + 0.5))
+    close = np.concatenate((zigzag, climb))
+    rows = compute(np.arange(160) * 60_000_000_000, close, high, low, close, np.ones(160))
+    place = rows[:, index("swing_position")]
+    # Four lows at 108 are known from bar 120 + 17 + 2 on; the last four highs stay at 102.5.
+    assert (place[139:] == 0.5).all()
+    assert (place[121:139] != 0.5).all()
+
+
 def test_gaps_in_time_are_allowed_and_only_move_the_calendar():
     time, *values = ARRAYS
     later = time.copy()
