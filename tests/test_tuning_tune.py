@@ -76,6 +76,9 @@ class Recorder:
         self.ended: list[Trial] = []
         self.counts: list[tuple[int, int, int, float | None]] = []
 
+    def working(self, stage: str, done: int, total: int) -> None:
+        pass
+
     def stage(self, name: str, note: str, *, resumed: bool) -> None:
         pass
 
