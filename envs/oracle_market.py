@@ -7,7 +7,7 @@ sign with the regime, so that no policy linear in the fields comes near.
 """
 
 from dataclasses import replace
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +22,39 @@ from market.errors import ConfigError
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-Task = Literal["L1"]  # myopic: no limit ever binds, every signal is a problem of its own
+Task = Literal["L1", "L2", "L3"]
 
-BASE_RISK: Final = 0.01
-K: Final = 11.0  # makes 1x the optimum of the median good signal at edge 1
+
+class Setting(NamedTuple):
+    """What makes a task of the stream."""
+
+    k: float
+    limits: Limits
+    session: Session
+
+
+OPEN: Final = Limits(max_position=1.0, max_exposure=1.0, max_daily_risk=1.0, max_drawdown=0.999)
+K: Final = 11.0  # makes 1x the optimum of the median good signal at edge 1 and a base risk of 1 %
+SETTINGS: Final[dict[Task, Setting]] = {
+    # Myopic: no limit ever binds, every signal is a problem of its own.
+    "L1": Setting(K, OPEN, Session(days=5.0, reset_drawdown=0.0)),
+    # A daily budget of 2.5 base positions for six signals: what is spent now is missing later.
+    "L2": Setting(
+        K,
+        OPEN.model_copy(update={"max_daily_risk": 0.025}),
+        Session(days=1.0, reset_drawdown=0.0, whole_days=True),
+    ),
+    # A drawdown limit over sixty signals: a loss now takes away size later (Grossman and Zhou 1993). No trade
+    # loses more than 1.09 R, costs included, so that a gap factor of 1.1 keeps the limit without waste.
+    "L3": Setting(
+        1.0,
+        OPEN.model_copy(update={"base_risk": 0.02, "max_drawdown": 0.1, "gap_factor": 1.1}),
+        Session(days=10.0),
+    ),
+}
 SIGNALS_PER_DAY: Final = 6
 FIRST_DAY: Final = 1_577_836_800 * 10**9  # 2020-01-01 UTC; any day will do
+REGIMES: Final = 3
 REGIME_STAYS: Final = 0.9
 BASE_LOG_ODDS: Final[Floats] = np.array([0.42, 0.20, 0.02])  # by regime, at edge 1
 MOMENTUM_SLOPE: Final[Floats] = np.array([0.4, 0.0, -0.4])  # by regime, at edge 1
@@ -41,14 +68,10 @@ def market(task: Task, signals: int, edge: float, seed: int, reward: RewardName 
     ``logit p = -ln rr + edge (eta[z] + 0.8 (confidence - 0.5) + 0.6 (quality - 0.5) + beta[z] momentum)``; a
     win pays rr, a loss costs 1, both less 0.03 + 0.06 volatility in costs. The regime is a Markov chain,
     observed through volatility_regime; the observation holds the raw confidence, not p. The same seed gives
-    the same stream. Raises ConfigError for an unknown task, no signals, or an edge that is not finite.
+    the same stream, whatever the task. Raises ConfigError for no signals, and as `of_fields`.
     """
-    if task not in get_args(Task):
-        raise ConfigError("task", task, f"choose one of {', '.join(get_args(Task))}")
     if signals < 1:
         raise ConfigError("signals", signals, "give at least 1")
-    if not np.isfinite(edge):
-        raise ConfigError("edge", edge, "give a finite number; 1 is realistic noise, 0 is no skill to find")
     random = np.random.default_rng(seed)
     regime = regimes(signals, random)
     volatility = (regime + random.random(signals)) / 3.0
@@ -56,6 +79,25 @@ def market(task: Task, signals: int, edge: float, seed: int, reward: RewardName 
     momentum = random.uniform(-1.0, 1.0, signals)
     confidence, quality = random.random(signals), random.random(signals)
     rr = random.uniform(1.0, 3.0, signals)
+    fields = np.stack([trend, volatility, momentum, confidence, quality, rr - 2.0], axis=1)
+    return of_fields(task, fields, edge, random.random(signals), reward)
+
+
+def of_fields(
+    task: Task, fields: Floats, edge: float, luck: Floats, reward: RewardName = "expected"
+) -> SignalTable:
+    """The table of signals with the given `fields`, float64[n, 6] of signals.fields, six to a day.
+
+    A signal wins where its `luck`, float64[n] in [0, 1), is below its probability. Raises ConfigError for an
+    unknown task and for an edge that is not finite.
+    """
+    if task not in get_args(Task):
+        raise ConfigError("task", task, f"choose one of {', '.join(get_args(Task))}")
+    if not np.isfinite(edge):
+        raise ConfigError("edge", edge, "give a finite number; 1 is realistic noise, 0 is no skill to find")
+    signals = len(fields)
+    volatility, momentum, confidence, quality = fields[:, 1], fields[:, 2], fields[:, 3], fields[:, 4]
+    rr, regime = fields[:, 5] + 2.0, regime_of(volatility)
     score = (
         BASE_LOG_ODDS[regime]
         + 0.8 * (confidence - 0.5)
@@ -63,22 +105,21 @@ def market(task: Task, signals: int, edge: float, seed: int, reward: RewardName 
         + MOMENTUM_SLOPE[regime] * momentum
     )
     win = 1.0 / (1.0 + rr * np.exp(-edge * score))
-    won = random.random(signals) < win
     time = FIRST_DAY + np.arange(signals) * (NANOSECONDS_PER_DAY // SIGNALS_PER_DAY)
     table = signal_table(
         time=time,
         exit_time=time + NANOSECONDS_PER_DAY // SIGNALS_PER_DAY // 2,  # settled before the next signal
         symbol=np.zeros(signals, dtype=np.int32),
-        signal_fields=np.stack([trend, volatility, momentum, confidence, quality, rr - 2.0], axis=1),
-        gross_r=np.where(won, rr, -1.0),
+        signal_fields=fields,
+        gross_r=np.where(luck < win, rr, -1.0),
         cost_r=0.03 + 0.06 * volatility,
         impact_r=np.zeros(signals),
         probability=np.stack([1.0 - win, win], axis=1),
         outcome_r=np.stack([np.full(signals, -1.0), rr], axis=1),
         volatility_ratio=2.0 * volatility,
         out_of_distribution=np.zeros(signals, dtype=np.bool_),
-        k=K,
-        base_risk=BASE_RISK,
+        k=SETTINGS[task].k,
+        base_risk=SETTINGS[task].limits.base_risk,
         reward=reward,
         prior_win_rate=0.4,
     )
@@ -96,18 +137,24 @@ def regimes(signals: int, random: np.random.Generator) -> Integers:
     return np.asarray(np.cumsum(moves) % 3, dtype=np.int64)
 
 
+def regime_of(volatility: Floats) -> Integers:
+    """The regime behind a volatility_regime, int64[n]: each has a third of [0, 1] to itself."""
+    return np.asarray(np.minimum(REGIMES * volatility, REGIMES - 1), dtype=np.int64)
+
+
 def limits(task: Task) -> Limits:
-    """The limits of a task; those of L1 never bind."""
-    assert task == "L1"
-    return Limits(
-        base_risk=BASE_RISK, max_position=1.0, max_exposure=1.0, max_daily_risk=1.0, max_drawdown=0.999
-    )
+    """The limits of a task: none that ever binds but the one that makes the task."""
+    return SETTINGS[task].limits
 
 
 def session(task: Task) -> Session:
     """The episode of a task."""
-    assert task == "L1"
-    return Session(days=5.0, reset_drawdown=0.0)
+    return SETTINGS[task].session
+
+
+def session_signals(task: Task) -> int:
+    """How many signals an episode of a task holds."""
+    return round(SETTINGS[task].session.days * SIGNALS_PER_DAY)
 
 
 def best_tiers(table: SignalTable) -> Integers:

@@ -38,6 +38,10 @@ class Session(BaseModel):
         default=0.8, ge=0, lt=1, description="an episode starts in a drawdown drawn from [0, this x limit)"
     )
     session_left: bool = Field(default=True, description="whether the twelfth field is observed")
+    whole_days: bool = Field(
+        default=False,
+        description="whether an episode starts only with the first signal of a UTC day, its budget unspent",
+    )
 
 
 class Episodes:
@@ -48,6 +52,9 @@ class Episodes:
         self.width = len(OBSERVATION_FIELDS) - (not session.session_left)
         self.ledger = Ledger.of(accounts, limits.max_open_trades)
         self.window_end = np.searchsorted(table.time, table.time + int(session.days * NANOSECONDS_PER_DAY))
+        self.first = np.arange(len(table))  # rows at which an episode may start
+        if session.whole_days:
+            self.first = np.unique(table.time // NANOSECONDS_PER_DAY, return_index=True)[1]
         self.row = np.zeros(accounts, dtype=np.int64)
         self.end = np.zeros(accounts, dtype=np.int64)
         self.started = np.zeros(accounts, dtype=np.int64)
@@ -66,9 +73,8 @@ class Episodes:
         """`start` at random rows and drawdowns."""
         count = int(which.sum())
         limit = self.session.reset_drawdown * self.limits.max_drawdown
-        self.start(
-            which, random.integers(len(self.table), size=count), random.uniform(0.0, limit, size=count)
-        )
+        first = self.first[random.integers(len(self.first), size=count)]
+        self.start(which, first, random.uniform(0.0, limit, size=count))
 
     def look(self) -> Rows:
         """Settle what is due and observe: float32[N, 11 or 12]. The mask is then in `mask`, bool[N, 6]."""
@@ -97,14 +103,19 @@ class Episodes:
             self.limits,
             out_of_distribution=self.table.out_of_distribution[here],
         ).multiplier
-        self.multiplier = np.where(self.over, 0.0, size)
+        reward = np.where(self.over, 0.0, self.table.reward[here, floor_to_tier(size)])
+        self.place(size)
+        return reward
+
+    def place(self, multiplier: Floats) -> None:
+        """Open trades of the given size, float64[N] within `cap`, and go on to the next signals."""
+        here = np.minimum(self.row, self.end - 1)
+        self.multiplier = np.where(self.over, 0.0, multiplier)
         table = self.table
         r = net_r(self.multiplier, table.gross_r[here], table.cost_r[here], table.impact_r[here])
         self.ledger.open(self.multiplier, self.limits.base_risk, r, table.exit_time[here])
-        reward = np.where(self.over, 0.0, table.reward[here, floor_to_tier(size)])
         self.row += ~self.over
         self.over = self.row >= self.end
-        return reward
 
 
 def spaces(session: Session) -> tuple[gym.spaces.Box, gym.spaces.Discrete[np.int64]]:

@@ -12,7 +12,7 @@ from envs.account import NANOSECONDS_PER_DAY
 from envs.guardrails import SIZES, Limits
 from envs.observation import OBSERVATION_FIELDS, review_window, session_left
 from envs.signal_table import SignalTable, signal_table
-from envs.sizing_env import Session, SizingEnv, SizingVectorEnv
+from envs.sizing_env import Episodes, Session, SizingEnv, SizingVectorEnv
 from market.errors import DataError
 
 HOUR = NANOSECONDS_PER_DAY // 24
@@ -188,3 +188,16 @@ def test_review_windows_follow_one_another_from_the_epoch() -> None:
     window, elapsed = review_window(days, 28.0)
     assert window.tolist() == [0, 0, 0, 0, 1, 1]
     assert session_left(elapsed, 28.0).tolist() == pytest.approx([1.0, 0.75, 0.5, 1 / 28, 1.0, 0.75])
+
+
+def test_whole_days_start_every_episode_with_the_first_signal_of_a_day() -> None:
+    table, random = table_of(400), np.random.default_rng(0)
+    days = table.time // NANOSECONDS_PER_DAY
+    every = np.ones(64, dtype=np.bool_)
+    for whole in (True, False):
+        episodes = Episodes(table, Limits(), 64, Session(days=1, whole_days=whole))
+        episodes.start_anywhere(every, random)
+        rows = episodes.row
+        firsts = (rows == 0) | (days[rows] != days[rows - 1])
+        assert firsts.all() == whole
+        assert len(set(rows)) > 16

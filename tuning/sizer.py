@@ -191,7 +191,8 @@ def total_steps(table: SignalTable, config: TrainConfig) -> int:
     """Environment steps of a whole run; for a number of episodes, the steps they are expected to take."""
     if config.dqn.episodes is None:
         return config.dqn.env_steps
-    length = Episodes(table, config.limits, 1, config.session).window_end - np.arange(len(table))
+    windows = Episodes(table, config.limits, 1, config.session)
+    length = windows.window_end[windows.first] - windows.first
     return math.ceil(config.dqn.episodes * float(length.mean()))
 
 
