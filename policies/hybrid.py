@@ -1,4 +1,4 @@
-"""The learned policy at inference: tiers by a Q network, in NumPy alone.
+"""The learned policy at inference: tiers by a Q network, or sizes fine-tuned around them, in NumPy alone.
 
 Knows nothing of RLlib or torch: it is the arithmetic of the exported weights.
 """
@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from envs.fine_tune import fine_tuned
 from envs.observation import Situation
 from policies.baselines import best_legal
 
@@ -65,3 +66,23 @@ class TierPolicy:
     def size(self, situation: Situation) -> Floats:
         """See `Policy.size`."""
         return best_legal(self.values(situation), situation.mask)
+
+
+@dataclass(frozen=True)
+class FineTunedPolicy:
+    """A tier of `tiers`, fine-tuned within `band` by a second network's mean action: as deterministic."""
+
+    tiers: TierPolicy
+    network: Network  # one output, the action in [-1, 1]
+    band: float
+    name: str = "RL sizer, fine-tuned"
+    snaps: bool = False
+
+    def values(self, situation: Situation) -> Floats:
+        """Values of the tiers; see `ValuePolicy.values`."""
+        return self.tiers.values(situation)
+
+    def size(self, situation: Situation) -> Floats:
+        """See `Policy.size`."""
+        action = self.network(situation.observation)[:, 0]
+        return fine_tuned(self.tiers.size(situation), action, self.band)
