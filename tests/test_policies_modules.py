@@ -12,10 +12,10 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from envs.guardrails import LARGEST_SIZE, Limits, allowed
+from envs.guardrails import LARGEST_SIZE, SIZES, Limits, allowed
 from envs.observation import CAP_COLUMN
 from policies.baselines import best_legal
-from policies.modules import MaskedDQN, export, standardisation
+from policies.modules import MaskedDQN, MaskedPPO, SizingPPO, export, standardisation
 from tuning.dqn import train_batch
 
 
@@ -161,3 +161,69 @@ def test_standardisation_covers_market_columns_and_leaves_the_account_alone() ->
     np.testing.assert_array_equal(mean[[6, 8, 9, 10, 11]], 0.0)
     np.testing.assert_array_equal(scale[[4, 6, 8, 9, 10, 11]], 1.0)
     assert len(standardisation(market, 11)[0]) == 11
+
+
+def policy(allow_skip: bool = True) -> MaskedPPO:
+    torch.manual_seed(1)
+    more = model_config(12, allow_skip) | {"vf_share_layers": False}
+    built = RLModuleSpec(module_class=MaskedPPO, model_config=more, **spaces(12)).build()
+    assert isinstance(built, MaskedPPO)
+    return built
+
+
+def logits(built: MaskedPPO, rows: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, Any]:
+    return built.forward_inference({Columns.OBS: torch.from_numpy(rows)})["action_dist_inputs"].numpy()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("allow_skip", [True, False])
+def test_policy_is_masked_and_exported_like_the_q_network(allow_skip: bool) -> None:
+    built, rows = policy(allow_skip), observations(1_000)
+    inside, outside = logits(built, rows), export(built)(rows)
+    legal = built.legal(torch.from_numpy(rows)).numpy()
+    np.testing.assert_array_equal(legal, module(allow_skip=allow_skip).legal(torch.from_numpy(rows)).numpy())
+    assert np.isneginf(inside[~legal]).all()
+    np.testing.assert_allclose(outside[legal], inside[legal], rtol=0, atol=1e-6)
+    chosen = best_legal(outside.astype(np.float64), legal)
+    np.testing.assert_array_equal(chosen, SIZES[inside.argmax(axis=1)])
+    assert [weight.shape for weight in export(built).weights] == [(64, 12), (32, 64), (6, 32)]
+
+
+def test_policy_draws_tiers_by_their_probabilities_and_knows_them() -> None:
+    built = policy()
+    for weight in built.pi.parameters():
+        torch.nn.init.normal_(weight, std=2.0)
+    rows = np.repeat(observations(1), 40_000, axis=0)
+    rows[:, CAP_COLUMN] = 0.7
+    drawn = built.forward_exploration({Columns.OBS: torch.from_numpy(rows)}, t=0)
+    law = built.get_exploration_action_dist_cls().from_logits(drawn["action_dist_inputs"])
+    probabilities = torch.softmax(drawn["action_dist_inputs"][0], dim=-1).numpy()
+    assert 0.05 < probabilities.max() < 0.95
+    shares = np.bincount(drawn["actions"].numpy(), minlength=6) / len(rows)
+    np.testing.assert_allclose(shares, probabilities, atol=4 * 0.5 / np.sqrt(len(rows)))
+    np.testing.assert_array_equal(shares[probabilities == 0.0], 0.0)
+    torch.testing.assert_close(drawn["action_logp"], law.logp(drawn["actions"]))
+
+
+def test_exploration_is_greedy_but_for_its_share_of_even_draws() -> None:
+    built = module(epsilon=0.4)
+    rows = np.repeat(observations(1), 40_000, axis=0)
+    rows[:, CAP_COLUMN] = 1.0 / LARGEST_SIZE  # four legal tiers
+    best = int(q_values(built, rows[:1]).argmax())
+    actions = built.forward_exploration({Columns.OBS: torch.from_numpy(rows)}, t=0)[Columns.ACTIONS].numpy()
+    expected = np.array([0.1, 0.1, 0.1, 0.1, 0.0, 0.0])
+    expected[best] += 0.6
+    np.testing.assert_allclose(np.bincount(actions, minlength=6) / 40_000, expected, atol=0.01)
+
+
+def test_continuous_policy_standardises_and_exports_its_mean() -> None:
+    more = model_config(12) | {"fcnet_hiddens": [64], "vf_share_layers": False, "free_log_std": True}
+    band = spaces(12) | {"action_space": gym.spaces.Box(-1.0, 1.0, (1,))}
+    built = RLModuleSpec(module_class=SizingPPO, model_config=more, **band).build()
+    rows = observations(200)
+    mean = built.forward_inference({Columns.OBS: torch.from_numpy(rows)})["action_dist_inputs"][:, 0]
+    np.testing.assert_allclose(export(built)(rows)[:, 0], mean.detach().numpy(), atol=1e-6)
+    assert [weight.shape for weight in export(built).weights] == [(64, 12), (1, 64)]
+    values = built.compute_values({Columns.OBS: torch.from_numpy(rows)})
+    assert values.shape == (200,)
+    shifted = torch.from_numpy(rows) * built.input_scale + built.input_mean
+    torch.testing.assert_close(built.standard(shifted), torch.from_numpy(rows), rtol=1e-4, atol=1e-5)

@@ -36,7 +36,7 @@ def test_defaults_are_what_an_empty_mapping_gives() -> None:
         ({"session": {"days": -3}}, "session.days", "above 0"),
         ({"folds": 1}, "folds", "a whole number at least 2 and at most 50"),
         ({"seed": 1.5}, "seed", "a whole number at least 0 and at most 2,147,483,647"),
-        ({"algo": "sarsa"}, "algo", "one of dqn, plugin"),
+        ({"algo": "sarsa"}, "algo", "one of dqn, ppo, plugin"),
         ({"reward": "profit"}, "reward", "one of expected, excess"),
         ({"k": -1}, "k", "a finite number above 0 and at most 10,000, or nothing"),
         ({"data": ""}, "data", "text at least 1 long"),
@@ -118,3 +118,15 @@ def test_owners_preset_holds_ten_thousand_and_copies_the_target_every_hundred_up
 def test_unknown_preset_is_refused_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match="default, owner"):
         preset("fast")
+
+
+def test_algorithms_settings_are_found_under_one_name() -> None:
+    assert parse({"ppo": {"hidden": [8]}, "algo": "ppo"}).learning.hidden == (8,)
+    assert parse({"dqn": {"hidden": [9]}}).learning.hidden == (9,)
+    with pytest.raises(ConfigError, match="algo"):
+        _ = parse({"algo": "plugin"}).learning
+
+
+def test_minibatch_larger_than_its_batch_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"ppo\.minibatch_size"):
+        parse({"ppo": {"minibatch_size": 2_000, "train_batch_size": 1_000}})

@@ -132,14 +132,15 @@ def test_fragments_equal_environments_stepped_one_by_one(actions: gym.Space[Any]
 def test_steps_and_metrics_are_those_of_rllibs_own_runner(
     actions: gym.Space[Any] | None, explore: bool
 ) -> None:
-    ours = runner_of(config(actions=actions).env_runners(explore=explore))
+    ours = runner_of(config(fragment=1, actions=actions).env_runners(explore=explore))
     torch.manual_seed(11)
-    rollouts = [one(ours.sample()) for _ in range(6)]
+    rollouts = [one(ours.sample()) for _ in range(20)]
     figures = ours.get_metrics()
-    stock = runner_of(config(runner=SingleAgentEnvRunner, actions=actions).env_runners(explore=explore))
+    stock = config(fragment=1, runner=SingleAgentEnvRunner, actions=actions).env_runners(explore=explore)
+    stock = runner_of(stock)
     stock.module.set_state(ours.module.get_state())
     torch.manual_seed(11)
-    episodes = [episode for _ in range(6) for episode in stock.sample()]
+    episodes = [episode for _ in range(20) for episode in stock.sample()]
     theirs = stock.get_metrics()
     seen: dict[tuple[float, ...], tuple[Any, ...]] = {}
     for episode in episodes:

@@ -88,6 +88,51 @@ def test_learns_the_oracle_market_in_twenty_thousand_steps(ray_cluster: str, tmp
     assert best > 2 * curve[0][1]
 
 
+def ppo(**settings: object) -> TrainConfig:
+    return parse({"algo": "ppo", "ppo": settings}, base=config())
+
+
+SMALL_PPO = {"environments": 16, "train_batch_size": 320, "minibatch_size": 64, "report_every": 300}
+
+
+def test_ppo_learns_the_oracle_market_too(ray_cluster: str, tmp_path: Path) -> None:
+    network, curve = train_sizer(stream(), None, ppo(env_steps=200_000), tmp_path, quiet)
+    reached = oracle_market.ratio(later(), tiers_chosen(network))
+    assert reached >= 0.95, f"{reached:.4f} of the optimum on signals it has not seen"
+    assert curve[-1][0] >= 200_000
+
+
+def test_ppo_repeats_itself_resumes_and_counts_its_steps(ray_cluster: str, tmp_path: Path) -> None:
+    settings = ppo(env_steps=1_500, checkpoint_every=600, **SMALL_PPO)
+    first, again = (
+        digest(train_sizer(stream(), None, settings, tmp_path / name, quiet)[0]) for name in ("one", "two")
+    )
+    assert first == again
+
+    def fail(done: int, total: int, score: float) -> None:
+        if done >= 1_200:
+            raise OSError("the terminal is gone")
+
+    with pytest.raises(OSError, match="terminal"):
+        train_sizer(stream(), None, settings, tmp_path / "three", fail)
+    _, curve = train_sizer(stream(), None, settings, tmp_path / "three", quiet)
+    steps = [done for done, _ in curve]
+    assert steps == sorted(set(steps))
+    assert steps[-1] >= 1_500
+    (saved,) = (tmp_path / "three").glob("steps-*")
+    assert not (saved / "replay.npz").exists()
+
+
+@pytest.mark.parametrize("algo", ["dqn", "ppo"])
+def test_two_remote_samplers_train_too(ray_cluster: str, tmp_path: Path, algo: str) -> None:
+    settings = {
+        "dqn": parse({"dqn": {"env_runners": 2}}, base=tiny()),
+        "ppo": ppo(env_runners=2, env_steps=900, **SMALL_PPO),
+    }
+    _, curve = train_sizer(stream(), None, settings[algo], tmp_path, quiet)
+    assert curve[-1][0] >= 900
+
+
 def test_same_seed_gives_the_same_weights_and_another_seed_others(ray_cluster: str, tmp_path: Path) -> None:
     first, again, other = (
         digest(train_sizer(stream(), None, parse({}, {"seed": seed}, tiny()), tmp_path / name, quiet)[0])

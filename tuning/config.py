@@ -35,8 +35,8 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class DQNSettings(_Settings):
-    """The masked DQN; the defaults are what measured best on the oracle market."""
+class _Learning(_Settings):
+    """What every learner is told: the network, how many steps, and when to look up from it."""
 
     hidden: tuple[Units, ...] = Field(
         (64, 32), min_length=1, max_length=8, description="units of each hidden layer"
@@ -44,6 +44,19 @@ class DQNSettings(_Settings):
     learning_rate: float = Field(0.005, gt=0, le=1, description="at the first step; falls in a straight line")
     final_learning_rate: float = Field(0.0001, gt=0, le=1, description="at the last step")
     gamma: float = Field(1.0, ge=0, le=1, description="discount per signal; 0 looks at no later signal")
+    environments: int = Field(64, ge=1, le=4_096, description="accounts stepped together")
+    env_runners: int = Field(0, ge=0, le=256, description="remote sampling processes; 0 samples in this one")
+    env_steps: int = Field(60_000, ge=1, le=10**9, description="signals sized in training, over all accounts")
+    episodes: int | None = Field(
+        None, ge=1, le=10**8, description="episodes to train for, in place of env_steps"
+    )
+    report_every: int = Field(1_000, ge=1, description="environment steps between two scores")
+    checkpoint_every: int = Field(10_000, ge=1, description="environment steps between two checkpoints")
+
+
+class DQNSettings(_Learning):
+    """The masked DQN; the defaults are what measured best on the oracle market."""
+
     double_q: bool = Field(
         False, description="choose the next action by the online network, value it by the target's"
     )
@@ -58,19 +71,50 @@ class DQNSettings(_Settings):
     )
     epsilon: float = Field(1.0, ge=0, le=1, description="share of random legal actions at the first step")
     final_epsilon: float = Field(0.3, ge=0, le=1, description="the same at the last step")
-    environments: int = Field(64, ge=1, le=4_096, description="accounts stepped together")
-    env_runners: int = Field(0, ge=0, le=256, description="remote sampling processes; 0 samples in this one")
-    env_steps: int = Field(60_000, ge=1, le=10**9, description="signals sized in training, over all accounts")
-    episodes: int | None = Field(
-        None, ge=1, le=10**8, description="episodes to train for, in place of env_steps"
-    )
-    report_every: int = Field(1_000, ge=1, description="environment steps between two scores")
-    checkpoint_every: int = Field(10_000, ge=1, description="environment steps between two checkpoints")
 
     @property
     def env_steps_per_update(self) -> float:
         """Environment steps sampled for each update of the network."""
         return self.train_batch_size / self.training_intensity
+
+
+class PPOSettings(_Learning):
+    """The masked PPO: a policy network and a value network of the same shape."""
+
+    learning_rate: float = Field(0.003, gt=0, le=1, description="at the first step; falls in a straight line")
+    final_learning_rate: float = Field(0.0003, gt=0, le=1, description="at the last step")
+    lambda_: float = Field(0.8, ge=0, le=1, description="how far an advantage looks past the value network")
+    train_batch_size: int = Field(
+        15_360, ge=1, le=10_000_000, description="environment steps that one update learns from"
+    )
+    epochs: int = Field(4, ge=1, le=100, description="passes over each batch")
+    minibatch_size: int = Field(2_048, ge=1, le=1_000_000, description="steps in one step of the optimizer")
+    clip: float = Field(0.2, gt=0, le=1, description="change of an action's probability that is rewarded")
+    entropy: float = Field(0.0, ge=0, le=1, description="weight of the policy's entropy in the loss")
+    value_loss: float = Field(
+        0.5, ge=0, le=100, description="weight of the value network's error in the loss"
+    )
+    value_clip: float | None = Field(
+        None, gt=0, description="largest squared error of a value in the loss; no limit if absent"
+    )
+    grad_clip: float | None = Field(0.5, gt=0, description="largest norm of a gradient; no limit if absent")
+    use_kl: bool = Field(False, description="hold a policy to the one before it by their KL divergence")
+    environments: int = Field(256, ge=1, le=4_096, description="accounts stepped together")
+    env_steps: int = Field(
+        300_000, ge=1, le=10**9, description="signals sized in training, over all accounts"
+    )
+    report_every: int = Field(15_000, ge=1, description="environment steps between two scores")
+    checkpoint_every: int = Field(100_000, ge=1, description="environment steps between two checkpoints")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.minibatch_size > self.train_batch_size:
+            raise ConfigError(
+                "ppo.minibatch_size",
+                self.minibatch_size,
+                f"give at most ppo.train_batch_size, {self.train_batch_size}",
+            )
+        return self
 
 
 class PredictorSettings(_Settings):
@@ -105,7 +149,9 @@ class TrainConfig(_Settings):
         (0.7, 0.1, 0.2), description="train, select and test, in time order"
     )
     folds: int = Field(5, ge=2, le=50, description="time blocks of the outcome model's cross-fitting")
-    algo: Literal["dqn", "plugin"] = Field("dqn", description="the learned sizer, or the closed form alone")
+    algo: Literal["dqn", "ppo", "plugin"] = Field(
+        "dqn", description="the learned sizer's algorithm, or the closed form alone"
+    )
     seed: int = Field(0, ge=0, le=2**31 - 1)
     least_trades: int = Field(
         500, ge=1, description="training trades below which the rule's own size is used"
@@ -113,6 +159,14 @@ class TrainConfig(_Settings):
     advised_trades: int = Field(2_000, ge=1, description="training trades below which a warning is given")
     predictor: PredictorSettings = Field(default_factory=lambda: PredictorSettings.model_validate({}))
     dqn: DQNSettings = Field(default_factory=lambda: DQNSettings.model_validate({}))
+    ppo: PPOSettings = Field(default_factory=lambda: PPOSettings.model_validate({}))
+
+    @property
+    def learning(self) -> DQNSettings | PPOSettings:
+        """The settings of the algorithm that is trained. Raises ConfigError where none is."""
+        if self.algo == "plugin":
+            raise ConfigError("algo", self.algo, "give dqn or ppo; the plug-in needs no training")
+        return self.dqn if self.algo == "dqn" else self.ppo
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -4,11 +4,8 @@ sampled step.
 Knows nothing of sizing; what it trains is in its configuration.
 """
 
-import shutil
-import tempfile
 from typing import Any
 
-import torch
 from ray.rllib.algorithms.dqn import DQN
 from ray.rllib.core import ALL_MODULES, DEFAULT_MODULE_ID
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
@@ -24,13 +21,21 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from tuning.learner import one_step
+from tuning.log_folder import OwnFolder
+from tuning.replay import TransitionReplay
 
-class ArrayDQN(DQN):
+
+class ArrayDQN(OwnFolder, DQN):
     """DQN over a `tuning.replay.TransitionReplay`.
 
     Each round samples one fragment of every environment, then makes ``training_intensity`` times as many
     steps of replay, in batches of ``train_batch_size``.
     """
+
+    def _create_local_replay_buffer_if_necessary(self, config: Any) -> TransitionReplay:
+        settings = config["replay_buffer_config"]
+        return TransitionReplay(settings["capacity"], settings["width"], settings["seed"])
 
     def training_step(self) -> None:
         """See `ray.rllib.algorithms.algorithm.Algorithm.training_step`."""
@@ -71,25 +76,8 @@ class ArrayDQN(DQN):
                 inference_only=True,
             )
 
-    def _setup_logdir(self) -> None:
-        """Outside Tune, RLlib would make an empty folder in the user's home on every run."""
-        if self._storage:
-            super()._setup_logdir()
-        else:
-            self._logdir = tempfile.mkdtemp(prefix="ballast-rllib-")
-
-    def cleanup(self) -> None:
-        """See `ray.tune.Trainable.cleanup`."""
-        super().cleanup()
-        if not self._storage:
-            shutil.rmtree(self._logdir, ignore_errors=True)
-
 
 def train_batch(columns: dict[str, Any]) -> MultiAgentBatch:
-    """Sampled columns, [N, ...] each, as what a Learner takes; every transition is one step long and counts
-    alike.
-    """
-    tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
-    count = len(columns["rewards"])
-    tensors |= {"n_step": torch.ones(count), "weights": torch.ones(count)}
-    return MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(tensors)}, env_steps=count)
+    """Sampled columns, [N, ...] each, as what a Learner takes."""
+    batch = SampleBatch(one_step(columns))
+    return MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=len(columns["rewards"]))

@@ -1,4 +1,4 @@
-"""The sizer's training: the masked DQN through RLlib on a signal table, scored, checkpointed and resumable.
+"""The sizer's training: masked DQN or PPO through RLlib on a signal table, scored and resumable.
 
 Knows nothing of bars, run folders or registries. Training pays each signal's reward less that of its best
 size. What an account does cannot change the stream, so every policy loses the same sum and the optimum stays
@@ -22,11 +22,11 @@ from typing import Final
 
 import numpy as np
 import torch
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_EPISODES_LIFETIME
 
 from envs.signal_table import SignalTable
 from envs.sizing_env import Episodes
-from market.errors import ConfigError
 from market.home import write_atomically
 from policies.hybrid import Network
 from policies.modules import export
@@ -68,14 +68,17 @@ def train_sizer(
     Without remote samplers, the same seed gives the same weights on the same machine. Raises ConfigError for
     an algorithm that is not trained here, and for a checkpoint of another configuration or table.
     """
-    if config.algo != "dqn":
-        raise ConfigError("algo", config.algo, "give dqn; the plug-in needs no training")
     run = Run(train, select, config, folder)
     checkpoint = run.recall() if resume else None
     if checkpoint is None:
         run.forget()
     if not run.finished:
-        with connected(1 + config.dqn.env_runners), _one_thread(), _quiet(), _termination() as asked_to_end:
+        with (
+            connected(1 + config.learning.env_runners),
+            _one_thread(),
+            quiet(),
+            _termination() as asked_to_end,
+        ):
             _train(run, checkpoint, progress, asked_to_end)
     return run.best, run.curve
 
@@ -97,8 +100,8 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the configuration's last step, or episode, is behind it."""
-        if self.config.dqn.episodes is not None:
-            return self.episodes >= self.config.dqn.episodes
+        if self.config.learning.episodes is not None:
+            return self.episodes >= self.config.learning.episodes
         return self.steps >= self.total
 
     def record(self, steps: int, episodes: int, network: Network) -> float:
@@ -116,13 +119,14 @@ class Run:
             file.write(json.dumps(line) + "\n")
         return score
 
-    def save(self, algorithm: ArrayDQN) -> None:
+    def save(self, algorithm: Algorithm) -> None:
         """Write a checkpoint."""
-        replay = algorithm.local_replay_buffer.get_state()
+        replay = algorithm.local_replay_buffer.get_state() if isinstance(algorithm, ArrayDQN) else None
 
         def write(draft: Path) -> None:
             algorithm.save_to_path(str(draft / RLLIB_FOLDER))
-            np.savez(draft / REPLAY_FILE, allow_pickle=False, **replay["columns"])
+            if replay is not None:
+                np.savez(draft / REPLAY_FILE, allow_pickle=False, **replay["columns"])
             np.savez(draft / BEST_FILE, allow_pickle=False, **self.best.to_arrays())
 
         state = {
@@ -131,8 +135,9 @@ class Run:
             "episodes": self.episodes,
             "best_score": self.best_score,
             "curve": self.curve,
-            "replay": {"added": replay["added"], "random": replay["random"]},
         }
+        if replay is not None:
+            state["replay"] = {"added": replay["added"], "random": replay["random"]}
         checkpoints.save(self.folder, self.steps, state, write)
         self.saved = self.steps
 
@@ -165,7 +170,8 @@ def _train(run: Run, checkpoint: Path | None, progress: Progress, asked_to_end: 
     try:
         if checkpoint is not None:
             algorithm.restore_from_path(str(checkpoint / RLLIB_FOLDER))
-            _refill(algorithm, checkpoint)
+            if isinstance(algorithm, ArrayDQN):
+                _refill(algorithm, checkpoint)
         while not run.finished:
             algorithm.train()
             steps, episodes = (
@@ -174,7 +180,11 @@ def _train(run: Run, checkpoint: Path | None, progress: Progress, asked_to_end: 
             )
             score = run.record(steps, episodes, export(algorithm.get_module()))
             progress(min(steps, run.total), run.total, score)
-            if run.finished or asked_to_end.is_set() or steps - run.saved >= run.config.dqn.checkpoint_every:
+            if (
+                run.finished
+                or asked_to_end.is_set()
+                or steps - run.saved >= run.config.learning.checkpoint_every
+            ):
                 run.save(algorithm)
             if asked_to_end.is_set():
                 raise SystemExit(TERMINATED)
@@ -189,11 +199,12 @@ def paid(table: SignalTable) -> SignalTable:
 
 def total_steps(table: SignalTable, config: TrainConfig) -> int:
     """Environment steps of a whole run; for a number of episodes, the steps they are expected to take."""
-    if config.dqn.episodes is None:
-        return config.dqn.env_steps
+    settings = config.learning
+    if settings.episodes is None:
+        return settings.env_steps
     windows = Episodes(table, config.limits, 1, config.session)
     length = windows.window_end[windows.first] - windows.first
-    return math.ceil(config.dqn.episodes * float(length.mean()))
+    return math.ceil(settings.episodes * float(length.mean()))
 
 
 def table_digest(table: SignalTable) -> str:
@@ -224,7 +235,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep notices of RLlib and Gymnasium about their own affairs off the terminal."""
     loggers = [logging.getLogger(name) for name in ("ray", "ray.rllib", "ray.tune")]
     levels = [logger.level for logger in loggers]

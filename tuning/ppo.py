@@ -1,0 +1,13 @@
+"""RLlib's PPO over rollouts of arrays.
+
+Its own training step serves as it is: it hands on what the runners sampled, and `tuning.learner` knows what
+to make of it. Knows nothing of sizing.
+"""
+
+from ray.rllib.algorithms.ppo import PPO
+
+from tuning.log_folder import OwnFolder
+
+
+class ArrayPPO(OwnFolder, PPO):
+    """PPO for `tuning.rollout.ArrayEnvRunner` and `tuning.learner.ArrayPPOLearner`."""
