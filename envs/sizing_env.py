@@ -69,6 +69,10 @@ class Episodes:
         self.started[which] = self.table.time[first]
         self.over[which] = False
 
+    def start_anywhere(self, which: Bools, random: np.random.Generator) -> None:
+        """`start` at random rows and drawdowns."""
+        self.start(which, *self.starts(int(which.sum()), random))
+
     def starts(
         self, count: int, random: np.random.Generator, options: dict[str, Any] | None = None
     ) -> tuple[Integers, Floats]:
@@ -82,7 +86,7 @@ class Episodes:
 
     def look(self) -> Rows:
         """Settle what is due and observe: float32[N, 11 or 12]. The mask is then in `mask`, bool[N, 6]."""
-        here = self._here()
+        here = self.here()
         now = self.table.time[here]
         self.ledger.settle(now)
         account = self.ledger.account()
@@ -100,7 +104,7 @@ class Episodes:
                 "action", [int(tiers.min()), int(tiers.max())], f"give tiers from 0 to {len(TIERS) - 1}"
             )
         size = self._allowed(SIZES[tiers])
-        reward = self.table.reward[self._here(), floor_to_tier(size)]
+        reward = self.table.reward[self.here(), floor_to_tier(size)]
         reward = np.where(self.over, 0.0, reward)
         self.place(size)
         return reward
@@ -110,14 +114,14 @@ class Episodes:
         `SignalTable.utility_of`.
         """
         size = self._allowed(wanted, snap=False)
-        utility = self.table.utility_of(size, self._here(), realised=realised)
+        utility = self.table.utility_of(size, self.here(), realised=realised)
         utility = np.where(self.over, 0.0, utility)
         self.place(size)
         return utility
 
     def place(self, multiplier: Floats) -> None:
         """Open trades of the given size, float64[N] within `cap`, and go on to the next signals."""
-        here = self._here()
+        here = self.here()
         self.multiplier = np.where(self.over, 0.0, multiplier)
         table = self.table
         r = net_r(self.multiplier, table.gross_r[here], table.cost_r[here], table.impact_r[here])
@@ -126,12 +130,12 @@ class Episodes:
         self.over = self.row >= self.end
 
     def _allowed(self, wanted: Floats, snap: bool = True) -> Floats:
-        strange = self.table.out_of_distribution[self._here()]
+        strange = self.table.out_of_distribution[self.here()]
         return bound(
             wanted, self.cap, self.cap_rule, self.limits, snap=snap, out_of_distribution=strange
         ).multiplier
 
-    def _here(self) -> Integers:
+    def here(self) -> Integers:
         """The row of each account's pending signal; an episode that is over stays at its last."""
         return np.minimum(self.row, self.end - 1)
 
@@ -174,7 +178,7 @@ class SizingVectorEnv(VectorEnv[Rows, Integers, npt.NDArray[Any]]):
         finished = self.episodes.over.copy()
         reward = self.episodes.act(np.asarray(actions, dtype=np.int64))
         if finished.any():
-            self.episodes.start(finished, *self.episodes.starts(int(finished.sum()), self.np_random))
+            self.episodes.start_anywhere(finished, self.np_random)
         observation = self.episodes.look()
         return observation, reward, self.episodes.over.copy(), np.zeros(self.num_envs, dtype=np.bool_), {}
 

@@ -61,6 +61,13 @@ class FineTuneFigures(BaseModel):
     signals: int
     days: int
 
+    def __str__(self) -> str:
+        said = f"{self.mean_difference:+z.4f} R per signal on the tiers alone over {self.signals:,} signals"
+        low = (
+            "too few days for a bound" if self.lower_bound is None else f"95 % bound {self.lower_bound:+z.4f}"
+        )
+        return f"fine-tune {'served' if self.served else 'not served'}: {said}, {low}"
+
 
 class BundleMeta(BaseModel):
     """What a bundle is, apart from its arrays."""

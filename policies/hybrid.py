@@ -65,7 +65,11 @@ class TierPolicy:
 
     def size(self, situation: Situation) -> Floats:
         """See `Policy.size`."""
-        return best_legal(self.values(situation), situation.mask)
+        return self.choose(situation.observation, situation.mask)
+
+    def choose(self, rows: Rows, mask: npt.NDArray[np.bool_]) -> Floats:
+        """`size` from observations float32[N, 11 or 12] and legal tiers bool[N, 6], all that it looks at."""
+        return best_legal(self.network(rows).astype(np.float64), mask)
 
 
 @dataclass(frozen=True)
@@ -84,5 +88,8 @@ class FineTunedPolicy:
 
     def size(self, situation: Situation) -> Floats:
         """See `Policy.size`."""
-        action = self.network(situation.observation)[:, 0]
-        return fine_tuned(self.tiers.size(situation), action, self.band)
+        return self.choose(situation.observation, situation.mask)
+
+    def choose(self, rows: Rows, mask: npt.NDArray[np.bool_]) -> Floats:
+        """See `TierPolicy.choose`."""
+        return fine_tuned(self.tiers.choose(rows, mask), self.network(rows)[:, 0], self.band)

@@ -196,7 +196,7 @@ def test_whole_days_start_every_episode_with_the_first_signal_of_a_day() -> None
     every = np.ones(64, dtype=np.bool_)
     for whole in (True, False):
         episodes = Episodes(table, Limits(), 64, Session(days=1, whole_days=whole))
-        episodes.start(every, *episodes.starts(len(every), random))
+        episodes.start_anywhere(every, random)
         rows = episodes.row
         firsts = (rows == 0) | (days[rows] != days[rows - 1])
         assert firsts.all() == whole

@@ -48,7 +48,7 @@ def test_bundle_brings_its_fine_tune_back(tmp_path: Path) -> None:
     walks = (run(p, signals, Limits(), 28.0).multiplier for p in (policy, made.policy()))
     np.testing.assert_array_equal(*walks)
     sizes = opened.golden["multiplier"]
-    assert np.count_nonzero(~np.isin(sizes, SIZES)) > 10
+    assert np.count_nonzero(~np.isin(sizes, SIZES)) > 5
     assert (sizes <= opened.golden["cap"]).all()
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from envs.guardrails import Limits
 from envs.signal_table import SignalTable
 from envs.sizing_env import Episodes, Session
-from policies.hybrid import Network
+from policies.hybrid import FineTunedPolicy, Network
 
 
 def greedy_score(network: Network, table: SignalTable, limits: Limits, session: Session) -> float:
@@ -24,6 +24,16 @@ def greedy_score(network: Network, table: SignalTable, limits: Limits, session: 
     while not accounts.over.all():
         values = network(accounts.look())
         total += float(accounts.act(np.argmax(np.where(accounts.mask, values, -np.inf), axis=1)).sum())
+    return total / len(table)
+
+
+def fine_tuned_score(policy: FineTunedPolicy, table: SignalTable, limits: Limits, session: Session) -> float:
+    """`greedy_score` of tiers with their fine-tune."""
+    accounts = _sessions(table, limits, session)
+    total = 0.0
+    while not accounts.over.all():
+        sizes = policy.choose(accounts.look(), accounts.mask)
+        total += float(accounts.act_size(sizes, realised=False).sum())
     return total / len(table)
 
 
