@@ -4,7 +4,7 @@ Knows nothing of environments or training: what is legal is read off the observa
 `export` takes the trained weights out, to be served without RLlib or torch.
 """
 
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +61,10 @@ class _Sizing(TorchRLModule):
             self.register_buffer(f"input_{name}", torch.tensor(self.model_config[name], dtype=torch.float32))
         self.register_buffer("sizes", torch.tensor(SIZES, dtype=torch.float32), persistent=False)
         self.allow_skip = bool(self.model_config["allow_skip"])
+
+    def eval(self) -> Self:
+        """RLlib asks for it before every forward pass; the walk through all layers is made only once."""
+        return super().eval() if self.training else self
 
     def standard(self, observation: torch.Tensor) -> torch.Tensor:
         """What the networks see of observations, float32[N, width]."""
@@ -158,16 +162,21 @@ class MaskedPPO(SizingPPO):
         return {**output, Columns.ACTION_DIST_INPUTS: torch.where(legal, logits, -torch.inf)}
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Draws the tiers too, by the law of RLlib's own categorical distribution, which takes longer: the
-        largest of ``p / e``, with e drawn from the exponential law, falls on each tier with chance p.
+        """Draws the tiers too, by the law of RLlib's own categorical distribution, which takes longer: one
+        even draw falls into each tier's share of the whole with its probability.
         """
         with torch.no_grad():
             logits = self._forward(batch)[Columns.ACTION_DIST_INPUTS]
-            logp = torch.log_softmax(logits, dim=-1)
-            actions = (logp.exp() / torch.empty_like(logp).exponential_()).argmax(dim=-1)
+            # Torch's softmax over so few numbers takes longer than the whole network.
+            shares = torch.exp(logits - logits.amax(dim=-1, keepdim=True))
+            bounds = shares.cumsum(dim=-1)
+            whole = bounds[:, -1:]
+            drawn = torch.rand(whole.shape) * whole  # less than the whole, however that is rounded
+            actions = (bounds <= drawn).sum(dim=-1)
+            chances = shares.gather(-1, actions[:, None]) / whole
         return {
             Columns.ACTIONS: actions,
-            Columns.ACTION_LOGP: logp.gather(-1, actions[:, None]).squeeze(-1),
+            Columns.ACTION_LOGP: chances.squeeze(-1).log(),
             Columns.ACTION_DIST_INPUTS: logits,
         }
 

@@ -1,5 +1,6 @@
 """The compiled Learners compute what RLlib's own do: the same losses, weights and checkpoints."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+import tree
 from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.dqn import DQNConfig
@@ -281,9 +283,59 @@ def test_minibatch_whose_gradient_is_not_finite_is_passed_over() -> None:
     assert step == 3
 
 
-def test_more_than_one_learner_is_refused() -> None:
+def test_what_the_learners_would_pass_over_is_refused() -> None:
     with pytest.raises(ConfigError, match="num_learners"):
         learner_of(ArrayPPOLearner, ppo().learners(num_learners=2), TIERS)
+    with pytest.raises(ConfigError, match="learner_connector"):
+        learner_of(ArrayPPOLearner, ppo().learners(learner_connector=lambda *_: []), TIERS)
+    with pytest.raises(ConfigError, match="n_step"):
+        learner_of(ArrayDQNLearner, dqn(n_step=3), TIERS)
+    learner = learner_of(ArrayPPOLearner, ppo(), TIERS)
+    with pytest.raises(ConfigError, match="explore"):
+        learner.update(episodes=[replace(rollout(), logp=None)], timesteps=STEPS)
+
+
+def small_config(algo: str, **more: Any) -> AlgorithmConfig:
+    limits, session = oracle_market.limits("L1"), oracle_market.session("L1")
+    small = {"hidden": [8], "environments": 8, "report_every": 400, "train_batch_size": 64} | more
+    small |= {"learning_starts": 50} if algo == "dqn" else {"minibatch_size": 32}
+    config = parse(
+        {"algo": algo, algo: small, "limits": limits.model_dump(), "session": session.model_dump()}
+    )
+    return rllib_config(oracle_market.market("L1", 500, edge=1.0, seed=1), config, 2_000, seed=0)
+
+
+@pytest.mark.parametrize("algo", ["dqn", "ppo"])
+def test_restored_algorithm_goes_on_with_weights_moments_and_schedules(
+    ray_cluster: str, tmp_path: Path, algo: str
+) -> None:
+    settings = small_config(algo)
+    one, other = settings.copy().build_algo(), settings.copy().build_algo()
+    try:
+        first = one.train()
+        one.save_to_path(str(tmp_path / "saved"))
+        other.restore_from_path(str(tmp_path / "saved"))
+        ours, theirs = (each.learner_group._learner.get_state() for each in (one, other))
+        for part in ("rl_module", "optimizer"):
+            for a, b in zip(tree.flatten(ours[part]), tree.flatten(theirs[part]), strict=True):
+                np.testing.assert_array_equal(a, b)
+        second = other.train()
+        steps = [r["num_env_steps_sampled_lifetime"] for r in (first, second)]
+        rates = [r["learners"][DEFAULT_MODULE_ID]["default_optimizer_learning_rate"] for r in (first, second)]
+        assert steps[1] >= steps[0] + 400
+        assert 0.0 < rates[1] < rates[0]
+    finally:
+        one.stop()
+        other.stop()
+
+
+def test_one_remote_learner_learns_too(ray_cluster: str) -> None:
+    algorithm = small_config("ppo").learners(num_learners=1, num_cpus_per_learner=0).build_algo()
+    try:
+        learned = algorithm.train()["learners"][DEFAULT_MODULE_ID]
+        assert np.isfinite(learned["total_loss"])
+    finally:
+        algorithm.stop()
 
 
 def rollout(steps: int = 9, accounts: int = 4, seed: int = 0) -> Rollout:
@@ -360,14 +412,7 @@ def test_rollouts_become_valid_steps_with_standardised_advantages() -> None:
 
 @pytest.mark.parametrize("algo", ["dqn", "ppo"])
 def test_algorithm_is_a_tune_trainable(ray_cluster: str, tmp_path: Path, algo: str) -> None:
-    limits, session = oracle_market.limits("L1"), oracle_market.session("L1")
-    small = {"hidden": [8], "environments": 8, "report_every": 400, "train_batch_size": 64}
-    more = {"learning_starts": 50} if algo == "dqn" else {"minibatch_size": 32}
-    config = parse(
-        {"algo": algo, algo: small | more, "limits": limits.model_dump(), "session": session.model_dump()}
-    )
-    table = oracle_market.market("L1", 500, edge=1.0, seed=1)
-    settings = rllib_config(table, config, 1_000, seed=0)
+    settings = small_config(algo)
     found = tune.Tuner(
         settings.algo_class,
         param_space=settings,

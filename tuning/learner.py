@@ -64,9 +64,12 @@ class _ArrayLearner(TorchLearner):
         """See `ray.rllib.core.learner.learner.Learner.build`."""
         if self.config.num_learners > 1:
             raise ConfigError("num_learners", self.config.num_learners, "give 0 or 1: one learner is enough")
+        if self.config._learner_connector is not None:
+            raise ConfigError("learner_connector", "a connector", "change the rollouts or the loss instead")
         super().build()
         self._random = np.random.default_rng(self.config.seed)
         self._threads: ThreadpoolController | None = None
+        self._layers: Any = getattr(self._net, "dense", lambda: None)()
 
     def update(
         self,
@@ -135,7 +138,7 @@ class _ArrayLearner(TorchLearner):
         """Whether the compiled updates compute what this configuration asks for."""
         config = self.config
         return (
-            getattr(self._net, "dense", lambda: None)() is not None
+            self._layers is not None
             and (config.grad_clip is None or config.grad_clip_by == "global_norm")
             and not config._torch_grad_scaler_class
             and not config._torch_lr_scheduler_classes
@@ -210,7 +213,7 @@ class ArrayPPOLearner(_ArrayLearner, PPOTorchLearner):
     def run_updates(self, columns: Columns_, size: int, order: npt.NDArray[np.int64]) -> dict[str, Any]:
         """One `tuning.updates.ppo_updates`; returns its figures by RLlib's names."""
         module, config = self._net, self.config
-        actor_layers, critic_layers, free_log_std = module.dense()
+        actor_layers, critic_layers, free_log_std = self._layers
         optimizer, settings = self._adam()
         actor, critic = net_of(actor_layers, optimizer), net_of(critic_layers, optimizer)
         inputs, legal = _seen(module, columns[Columns.OBS])
@@ -266,6 +269,14 @@ class ArrayPPOLearner(_ArrayLearner, PPOTorchLearner):
 class ArrayDQNLearner(_ArrayLearner, DQNTorchLearner):
     """RLlib's DQN, its updates computed over whole arrays."""
 
+    def build(self) -> None:
+        """See `ray.rllib.core.learner.learner.Learner.build`."""
+        if self.config.n_step != 1:
+            raise ConfigError(
+                "n_step", self.config.n_step, "give 1: the replay holds transitions of one step"
+            )
+        super().build()
+
     def columns_of(self, rollouts: list[Rollout]) -> Columns_:
         """The transitions of rollouts, each counted alike; training draws from a replay instead."""
         parts = [rollout.transitions() for rollout in rollouts]
@@ -282,7 +293,7 @@ class ArrayDQNLearner(_ArrayLearner, DQNTorchLearner):
         if not (bool((columns["n_step"] == 1).all()) and bool((columns["weights"] == 1).all())):
             raise ConfigError("batch", "n_step or weights", "give transitions of one step that count alike")
         module = self._net
-        online_layers, target_layers = module.dense()
+        online_layers, target_layers = self._layers
         optimizer, settings = self._adam()
         online, target = net_of(online_layers, optimizer), arrays_of(target_layers)
         if len(order) != len(columns[Columns.OBS]) or not np.array_equal(order, np.arange(len(order))):

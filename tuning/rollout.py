@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import gymnasium as gym
+import numba
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -249,7 +250,8 @@ class ArrayEnvRunner(SingleAgentEnvRunner):
         terminated, truncated = columns["terminated"][:steps], columns["truncated"][:steps]
         step, account = np.nonzero((terminated | truncated) & valid)
         step, account = step[:most_episodes], account[:most_episodes]
-        self._measure(valid, rewards, seconds, step, account)
+        figures = _episodes(valid, terminated | truncated, rewards, seconds, self._so_far, len(step))
+        self._log_episodes(*figures)
         if whole:
             last = np.full(self.num_envs, -1)
             last[account] = step  # in time order: the last one stays
@@ -270,27 +272,6 @@ class ArrayEnvRunner(SingleAgentEnvRunner):
                 inputs,
             )
         ]
-
-    def _measure(
-        self, valid: Bools, rewards: Floats, seconds: Floats, step: Integers, account: Integers
-    ) -> None:
-        """Log the episodes that ended at rows `step` of environments `account`, and carry the rest over."""
-        by_account = np.lexsort((step, account))
-        step, account = step[by_account], account[by_account]
-        first = np.ones(len(step), dtype=np.bool_)
-        first[1:] = account[1:] != account[:-1]
-        figures = np.empty((3, len(step)))
-        for i, amounts in enumerate(
-            (np.ones_like(rewards), rewards, np.broadcast_to(seconds[:, None], valid.shape))
-        ):
-            sums = np.cumsum(np.where(valid, amounts, 0.0), axis=0)
-            reached = sums[step, account]
-            before = np.where(first, -self._so_far[i, account], np.roll(reached, 1))
-            figures[i] = reached - before
-            self._so_far[i] += sums[-1]
-            self._so_far[i, account] = sums[-1, account] - reached  # the last of an account's episodes stays
-        in_time = np.lexsort((account, step))
-        self._log_episodes(*figures[:, in_time])
 
     def _log_episodes(self, lengths: Floats, returns: Floats, seconds: Floats) -> None:
         """RLlib's episode metrics of many episodes at once."""
@@ -362,3 +343,27 @@ def _refuse(config: Any) -> None:
             raise ConfigError(
                 f"callbacks.{name}", "a callback", "use on_sample_end: it is given the rollouts"
             )
+
+
+@numba.njit(cache=True)
+def _episodes(
+    valid: Bools, over: Bools, rewards: Floats, seconds: Floats, so_far: Floats, count: int
+) -> Floats:
+    """Lengths, returns and seconds of the first `count` episodes to end, float64[3, count].
+
+    `so_far`, float64[3, N]: what episodes had come to before; holds afterwards what the unfinished came to.
+    """
+    figures = np.zeros((3, count))
+    ended = 0
+    for t in range(valid.shape[0]):
+        for n in range(valid.shape[1]):
+            if valid[t, n]:
+                so_far[0, n] += 1
+                so_far[1, n] += rewards[t, n]
+                so_far[2, n] += seconds[t]
+                if over[t, n]:
+                    if ended < count:
+                        figures[:, ended] = so_far[:, n]
+                    ended += 1
+                    so_far[:, n] = 0.0
+    return figures
