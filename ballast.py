@@ -144,6 +144,10 @@ def train(
         int | None, typer.Option(help="stop the sizer after this many environment episodes")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="epochs of the price predictor's perceptron")] = None,
+    preset: Annotated[
+        str, typer.Option(help="default, or owner: a replay of 10,000 and a target update every 100 updates")
+    ] = "default",
+    algo: Annotated[str | None, typer.Option(help="dqn, ppo, dqn+ppo or plugin")] = None,
     config: ConfigOption = None,
     seed: SeedOption = None,
     resume: Annotated[
@@ -154,11 +158,13 @@ def train(
     overrides = {
         "data": data,
         "rule": rule,
+        "algo": algo,
         "dqn.episodes": episodes,
+        "ppo.episodes": episodes,
         "predictor.epochs": epochs,
         "seed": seed,
     }
-    _, result = _train(_config(config, overrides), mode, resume=resume)
+    _, result = _train(_config(config, overrides, preset), mode, resume=resume)
     if result.comparison is not None:
         _show(result)
     console.print(f"run  {result.folder}")
@@ -437,10 +443,11 @@ def _until_interrupted() -> None:
     signal.sigwait(STOPS)
 
 
-def _config(path: Path | None, overrides: dict[str, Any]) -> "TrainConfig":
-    from tuning.config import parse
+def _config(path: Path | None, overrides: dict[str, Any], named: str = "default") -> "TrainConfig":
+    from tuning.config import parse, preset
 
-    return parse(path, {key: value for key, value in overrides.items() if value is not None})
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return parse(path, given, base=preset(named))
 
 
 def _say_ray_mode() -> None:

@@ -32,6 +32,7 @@ from signals.fields import SIGNAL_FIELDS
 from signals.outcome_model import OutcomeModel
 from tuning.cluster import connected
 from tuning.config import TrainConfig, parse
+from tuning.fine_tune import fine_tune
 from tuning.sizer import CURVE_FILE, train_sizer
 
 Figures = dict[str, Any]
@@ -53,7 +54,7 @@ MANY_SIGNALS: Final = {
     "dqn.checkpoint_every": 200_000,
 }
 PRESETS: Final[dict[Task, Mapping[str, Any]]] = {
-    "L1": {"dqn.gamma": 0.0, "dqn.report_every": 2_000},
+    "L1": {"dqn.gamma": 0.0, "dqn.report_every": 2_000, "ppo.gamma": 0.0, "fine_tune.gamma": 0.0},
     "L2": MANY_SIGNALS
     | {
         "dqn.gamma": 0.95,
@@ -70,7 +71,12 @@ PRESETS: Final[dict[Task, Mapping[str, Any]]] = {
         "dqn.double_q": True,
     },
 }
-QUICK_PRESET: Final = {"dqn.env_steps": 6_000, "dqn.report_every": 1_000}
+QUICK_PRESET: Final = {
+    "dqn.env_steps": 6_000,
+    "dqn.report_every": 1_000,
+    "ppo.env_steps": 30_000,
+    "fine_tune.env_steps": 30_000,
+}
 
 
 @dataclass(frozen=True)
@@ -138,12 +144,39 @@ def learned(
 
         trained, reports = train_sizer(train, select, config, Path(folder), progress)
         seconds = time.perf_counter() - started
-    sizer = TierPolicy(trained) if isinstance(trained, Network) else trained
+        figures = {
+            **yardstick.measure(TierPolicy(trained).size, snap=True),
+            "env_steps": reports[-1][0],
+            "seconds": seconds,
+            "seconds_to_095": seconds_to_good[0] if seconds_to_good else None,
+        }
+        if config.algo == "dqn+ppo":
+            figures |= tuned(config, train, select, trained, Path(folder) / "fine_tune", yardstick)
+    return figures
+
+
+def tuned(
+    config: TrainConfig,
+    train: SignalTable,
+    select: SignalTable,
+    tiers: Network,
+    folder: Path,
+    yardstick: Yardstick,
+) -> Figures:
+    """Fine-tune one seed's tiers: the ratio with it, whatever the verdict, and the verdict beside it."""
+
+    def progress(done: int, total: int, score: float) -> None:
+        say(f"  seed {config.seed}: fine-tune {done:,}/{total:,} steps, {score:.5f} R per signal")
+
+    started = time.perf_counter()
+    policy, verdict, reports = fine_tune(train, select, tiers, config, folder, progress)
     return {
-        **yardstick.measure(sizer.size, sizer.snaps),
-        "env_steps": reports[-1][0],
-        "seconds": seconds,
-        "seconds_to_095": seconds_to_good[0] if seconds_to_good else None,
+        "ratio_fine_tuned": yardstick.measure(policy.size, policy.snaps)["ratio"],
+        "served": verdict.served,
+        "select_difference": verdict.mean_difference,
+        "select_lower_bound": verdict.lower_bound,
+        "fine_tune_steps": reports[-1][0],
+        "fine_tune_seconds": time.perf_counter() - started,
     }
 
 
@@ -217,7 +250,7 @@ def benchmark(options: argparse.Namespace) -> Figures:
     plan = oracle(task, edge)
     yardstick = Yardstick.of(plan, task, market(task, sizes.test, edge, seed=3_000))
     results = []
-    with connected(1 + configs[0].dqn.env_runners):
+    with connected(1 + max(c.env_runners for c in (configs[0].dqn, configs[0].ppo, configs[0].fine_tune))):
         for config in configs:
             if algo == "plugin":
                 results.append(fitted(config.seed, task, edge, sizes, yardstick))

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from envs.guardrails import bound
 from envs.observation import Situation
 from envs.oracle_market import Task, limits, session, session_signals
-from envs.rewards import net_r, utility
 from envs.signal_table import SignalTable
 from envs.sizing_env import Episodes
 
@@ -63,12 +62,9 @@ def walk(sizer: Sizer, task: Task, table: SignalTable, *, snap: bool = True) -> 
 
 
 def _earned(multiplier: Floats, table: SignalTable) -> Walk:
-    n, size = len(multiplier), multiplier[:, None]
-    costs = table.cost_r[:n, None], table.impact_r[:n, None]
-    earned = utility(size, net_r(size, table.outcome_r[:n], *costs), table.k, table.base_risk)
-    happened = net_r(multiplier, table.gross_r[:n], table.cost_r[:n], table.impact_r[:n])
+    rows = slice(len(multiplier))
     return Walk(
         multiplier,
-        np.asarray(np.sum(table.probability[:n] * earned, axis=1)),
-        utility(multiplier, happened, table.k, table.base_risk),
+        table.utility_of(multiplier, rows, realised=False),
+        table.utility_of(multiplier, rows, realised=True),
     )

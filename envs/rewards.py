@@ -61,11 +61,25 @@ def realised_table(gross_r: Floats, cost_r: Floats, impact_r: Floats, k: float, 
 def expected_table(
     probability: Floats, outcome_r: Floats, cost_r: Floats, impact_r: Floats, k: float, base_risk: float
 ) -> Floats:
-    """Utility of all six sizes expected under an outcome model: float64[n, 6].
+    """Utility of all six sizes expected under an outcome model: float64[n, 6]; see `expected_utility`."""
+    return expected_utility(SIZES[None], probability, outcome_r, cost_r, impact_r, k, base_risk)
+
+
+def expected_utility(
+    multiplier: Floats,
+    probability: Floats,
+    outcome_r: Floats,
+    cost_r: Floats,
+    impact_r: Floats,
+    k: float,
+    base_risk: float,
+) -> Floats:
+    """Utility of sizes expected under an outcome model: float64[n, s] from sizes float64[n or 1, s].
 
     `probability`: float64[n, J] over outcome bins; `outcome_r`: float64[J] or float64[n, J], gross R of each
     bin.
     """
     gross = np.broadcast_to(outcome_r, probability.shape)
-    r = net_r(SIZES[None, :, None], gross[:, None, :], cost_r[:, None, None], impact_r[:, None, None])
-    return np.asarray(np.einsum("nj,nsj->ns", probability, utility(SIZES[None, :, None], r, k, base_risk)))
+    size = multiplier[:, :, None]
+    r = net_r(size, gross[:, None, :], cost_r[:, None, None], impact_r[:, None, None])
+    return np.asarray(np.einsum("nj,nsj->ns", probability, utility(size, r, k, base_risk)))

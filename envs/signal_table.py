@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.observation import market_observation
-from envs.rewards import expected_table, net_r, realised_table, win_chance
+from envs.rewards import expected_table, expected_utility, net_r, realised_table, utility, win_chance
 from market.errors import DataError
 
 Floats = npt.NDArray[np.float64]
@@ -55,6 +55,20 @@ class SignalTable:
         return SignalTable(
             **{name: value[rows] if name in per_signal else value for name, value in values.items()}
         )
+
+    def outcomes(self, rows: Integers | slice) -> Floats:
+        """Gross R of each outcome of the given rows, float64[J], or float64[N, J] where each has its own."""
+        return self.outcome_r if self.outcome_r.ndim == 1 else self.outcome_r[rows]
+
+    def utility_of(self, multiplier: Floats, rows: Integers | slice, *, realised: bool) -> Floats:
+        """Utility in R of one size for each of the given rows, float64[N] from float64[N]: what became of it,
+        or what the outcome model expects. The columns of `realised` and `expected` are this at the six sizes.
+        """
+        costs = self.cost_r[rows], self.impact_r[rows]
+        if realised:
+            return utility(multiplier, net_r(multiplier, self.gross_r[rows], *costs), self.k, self.base_risk)
+        law = self.probability[rows], self.outcomes(rows)
+        return expected_utility(multiplier[:, None], *law, *costs, self.k, self.base_risk)[:, 0]
 
 
 def signal_table(

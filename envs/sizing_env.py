@@ -71,14 +71,22 @@ class Episodes:
 
     def start_anywhere(self, which: Bools, random: np.random.Generator) -> None:
         """`start` at random rows and drawdowns."""
-        count = int(which.sum())
+        self.start(which, *self.starts(int(which.sum()), random))
+
+    def starts(
+        self, count: int, random: np.random.Generator, options: dict[str, Any] | None = None
+    ) -> tuple[Integers, Floats]:
+        """Rows int64[count] and drawdowns float64[count] to `start` from: those of `options`, or drawn."""
+        if options and "first" in options:
+            first = np.asarray(options["first"], dtype=np.int64).reshape(-1)
+            return first, np.asarray(options.get("drawdown", np.zeros(len(first))), np.float64).reshape(-1)
         limit = self.session.reset_drawdown * self.limits.max_drawdown
         first = self.first[random.integers(len(self.first), size=count)]
-        self.start(which, first, random.uniform(0.0, limit, size=count))
+        return first, random.uniform(0.0, limit, size=count)
 
     def look(self) -> Rows:
         """Settle what is due and observe: float32[N, 11 or 12]. The mask is then in `mask`, bool[N, 6]."""
-        here = np.minimum(self.row, self.end - 1)
+        here = self.here()
         now = self.table.time[here]
         self.ledger.settle(now)
         account = self.ledger.account()
@@ -95,27 +103,41 @@ class Episodes:
             raise DataError(
                 "action", [int(tiers.min()), int(tiers.max())], f"give tiers from 0 to {len(TIERS) - 1}"
             )
-        here = np.minimum(self.row, self.end - 1)
-        size = bound(
-            SIZES[tiers],
-            self.cap,
-            self.cap_rule,
-            self.limits,
-            out_of_distribution=self.table.out_of_distribution[here],
-        ).multiplier
-        reward = np.where(self.over, 0.0, self.table.reward[here, floor_to_tier(size)])
+        size = self._allowed(SIZES[tiers])
+        reward = self.table.reward[self.here(), floor_to_tier(size)]
+        reward = np.where(self.over, 0.0, reward)
         self.place(size)
         return reward
 
+    def act_size(self, wanted: Floats, *, realised: bool) -> Floats:
+        """`act` for multipliers, float64[N], clamped to the cap as they are. Returns their utility; see
+        `SignalTable.utility_of`.
+        """
+        size = self._allowed(wanted, snap=False)
+        utility = self.table.utility_of(size, self.here(), realised=realised)
+        utility = np.where(self.over, 0.0, utility)
+        self.place(size)
+        return utility
+
     def place(self, multiplier: Floats) -> None:
         """Open trades of the given size, float64[N] within `cap`, and go on to the next signals."""
-        here = np.minimum(self.row, self.end - 1)
+        here = self.here()
         self.multiplier = np.where(self.over, 0.0, multiplier)
         table = self.table
         r = net_r(self.multiplier, table.gross_r[here], table.cost_r[here], table.impact_r[here])
         self.ledger.open(self.multiplier, self.limits.base_risk, r, table.exit_time[here])
         self.row += ~self.over
         self.over = self.row >= self.end
+
+    def _allowed(self, wanted: Floats, snap: bool = True) -> Floats:
+        strange = self.table.out_of_distribution[self.here()]
+        return bound(
+            wanted, self.cap, self.cap_rule, self.limits, snap=snap, out_of_distribution=strange
+        ).multiplier
+
+    def here(self) -> Integers:
+        """The row of each account's pending signal; an episode that is over stays at its last."""
+        return np.minimum(self.row, self.end - 1)
 
 
 def spaces(session: Session) -> tuple[gym.spaces.Box, gym.spaces.Discrete[np.int64]]:
@@ -147,7 +169,8 @@ class SizingVectorEnv(VectorEnv[Rows, Integers, npt.NDArray[Any]]):
         float[N]).
         """
         super().reset(seed=seed[0] if isinstance(seed, list) else seed)
-        _start(self.episodes, np.ones(self.num_envs, dtype=np.bool_), self.np_random, options)
+        every = np.ones(self.num_envs, dtype=np.bool_)
+        self.episodes.start(every, *self.episodes.starts(self.num_envs, self.np_random, options))
         return self.episodes.look(), {}
 
     def step(self, actions: Integers) -> tuple[Rows, Floats, Bools, Bools, dict[str, Any]]:
@@ -178,7 +201,7 @@ class SizingEnv(gym.Env[Rows, np.int64]):
     ) -> tuple[Rows, dict[str, Any]]:
         """Start an episode; `options` as in `SizingVectorEnv.reset`."""
         super().reset(seed=seed)
-        _start(self.episodes, np.ones(1, dtype=np.bool_), self.np_random, options)
+        self.episodes.start(np.ones(1, dtype=np.bool_), *self.episodes.starts(1, self.np_random, options))
         return self.episodes.look()[0], self._info()
 
     def step(self, action: np.int64) -> tuple[Rows, float, bool, bool, dict[str, Any]]:
@@ -193,14 +216,3 @@ class SizingEnv(gym.Env[Rows, np.int64]):
 
     def _info(self) -> dict[str, Any]:
         return {"action_mask": self.episodes.mask[0], "multiplier": float(self.episodes.multiplier[0])}
-
-
-def _start(
-    episodes: Episodes, which: Bools, random: np.random.Generator, options: dict[str, Any] | None
-) -> None:
-    if options and "first" in options:
-        first = np.asarray(options["first"], dtype=np.int64).reshape(-1)
-        drawdown = np.asarray(options.get("drawdown", np.zeros(len(first))), dtype=np.float64).reshape(-1)
-        episodes.start(which, first, drawdown)
-    else:
-        episodes.start_anywhere(which, random)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from envs.account import LEAST_EQUITY, Ledger
 from envs.guardrails import Limits, allowed, bound, cap
 from envs.observation import Situation, observe, review_window, session_left
-from envs.rewards import net_r, utility
+from envs.rewards import net_r
 from envs.signal_table import SignalTable
 from market.errors import ConfigError
 from policies.decision import Policy
@@ -66,7 +66,7 @@ def run(policy: Policy, table: SignalTable, limits: Limits, session_days: float)
             mask=allowed(largest, limits),
             cap=largest,
             probability=table.probability[row],
-            outcome_r=table.outcome_r,
+            outcome_r=table.outcomes(row),
             cost_r=table.cost_r[row],
             impact_r=table.impact_r[row],
             volatility_ratio=table.volatility_ratio[row],
@@ -101,17 +101,10 @@ def run(policy: Policy, table: SignalTable, limits: Limits, session_days: float)
         name=policy.name,
         multiplier=multiplier,
         binding=binding,
-        utility=utility(multiplier, r, table.k, table.base_risk),
-        expected=expected_outcome(multiplier, table),
+        utility=table.utility_of(multiplier, slice(None), realised=True),
+        expected=table.utility_of(multiplier, slice(None), realised=False),
         net_r=multiplier * r,
         time=np.concatenate([table.time[:1], table.exit_time[by_exit]]),
         equity=np.array(equity),
         exposure=exposure,
     )
-
-
-def expected_outcome(multiplier: Floats, table: SignalTable) -> Floats:
-    """Utility of the chosen sizes expected under the outcome model, float64[n]."""
-    size = multiplier[:, None]
-    r = net_r(size, table.outcome_r[None], table.cost_r[:, None], table.impact_r[:, None])
-    return np.asarray(np.sum(table.probability * utility(size, r, table.k, table.base_risk), axis=1))

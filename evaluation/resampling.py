@@ -28,16 +28,28 @@ def interval(
     Signals of one day share its news and the account's daily budget, so they are drawn together: `days`
     int64[n] says which.
     """
+    means = _means(d, days, replications, seed)
+    if means is None:
+        return None, None
+    low, high = np.quantile(means, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0])
+    return float(low), float(high)
+
+
+def lower_bound(d: Floats, days: Integers, replications: int, seed: int) -> float | None:
+    """The one-sided 95 % lower bound of the mean of d; see `interval`."""
+    means = _means(d, days, replications, seed)
+    return None if means is None else float(np.quantile(means, 1.0 - LEVEL))
+
+
+def _means(d: Floats, days: Integers, replications: int, seed: int) -> Floats | None:
     _, of_day, counts = np.unique(days, return_inverse=True, return_counts=True)
     totals = _by_day(d, of_day)
     draws = resampled_days(
         totals - np.mean(d) * counts, replications, seed
     )  # busy days are not news in themselves
     if draws is None:
-        return None, None
-    means = totals[draws].sum(axis=1) / counts[draws].sum(axis=1)
-    low, high = np.quantile(means, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0])
-    return float(low), float(high)
+        return None
+    return np.asarray(totals[draws].sum(axis=1) / counts[draws].sum(axis=1))
 
 
 def drawdown_p95(r: Floats, days: Integers, base_risk: float, replications: int, seed: int) -> float | None:

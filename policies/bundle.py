@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -21,14 +21,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from envs.guardrails import Limits, allowed
+from envs.guardrails import Limits, allowed, bound
 from envs.observation import OBSERVATION_FIELDS, Situation
 from envs.signal_table import SignalTable
 from features.spec import fingerprint
 from market.errors import InputError
 from policies.baselines import PlugIn
 from policies.decision import ValuePolicy
-from policies.hybrid import Network, TierPolicy
+from policies.hybrid import FineTunedPolicy, Network, TierPolicy
 from policies.support import Support
 from signals.fields import VolatilityRanks
 from signals.outcome_model import OutcomeModel
@@ -36,7 +36,7 @@ from signals.outcome_model import OutcomeModel
 ARRAYS_FILE: Final = "policy.safetensors"
 META_FILE: Final = "bundle.json"
 GOLDEN_ROWS: Final = 64
-TOLERANCE: Final = 1e-5  # between BLAS builds; sizes must be equal all the same
+TOLERANCE: Final = 1e-5  # between BLAS builds; tiers must be equal all the same
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -45,13 +45,37 @@ class BundleError(InputError):
     """A bundle that is missing, altered, or made for other features."""
 
 
+class FineTuneFigures(BaseModel):
+    """How a fine-tune did beside the tiers alone, on signals later than those it was trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    band: float = Field(gt=0, le=0.5, description="largest change of a tier, as a share of it")
+    served: bool = Field(description="whether the bundle holds it; otherwise it holds the tiers alone")
+    mean_difference: float = Field(
+        description="realised utility per signal gained on the tiers alone, in R, net of costs"
+    )
+    lower_bound: float | None = Field(
+        description="one-sided 95 % bound of that difference; null with too few days"
+    )
+    signals: int
+    days: int
+
+    def __str__(self) -> str:
+        said = f"{self.mean_difference:+z.4f} R per signal on the tiers alone over {self.signals:,} signals"
+        low = (
+            "too few days for a bound" if self.lower_bound is None else f"95 % bound {self.lower_bound:+z.4f}"
+        )
+        return f"fine-tune {'served' if self.served else 'not served'}: {said}, {low}"
+
+
 class BundleMeta(BaseModel):
     """What a bundle is, apart from its arrays."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     schema_version: Literal[1] = 1
-    algo: Literal["dqn", "ppo", "plugin"]
+    algo: Literal["dqn", "ppo", "dqn+ppo", "plugin"]
     observation_fields: tuple[str, ...] = OBSERVATION_FIELDS
     feature_fingerprint: str
     rule: str = Field(description="the signal rule it was trained on")
@@ -76,6 +100,7 @@ class BundleMeta(BaseModel):
         default_factory=dict,
         description="log loss out of fold of base rates, logit and trees; which was kept for what",
     )
+    fine_tune: FineTuneFigures | None = Field(None, description="null where none was trained")
 
 
 @dataclass(frozen=True)
@@ -88,12 +113,22 @@ class PolicyBundle:
     support: Support
     network: Network | None  # None for the plug-in
     golden: Arrays  # observation, cap, probability, cost_r, impact_r, fields -> values, multiplier
+    fine_tune: Network | None = None  # None where the tiers are served alone
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where network and meta do not say the same of the fine-tune."""
+        served = self.meta.fine_tune is not None and self.meta.fine_tune.served
+        if served != (self.fine_tune is not None) or (served and self.network is None):
+            raise ValueError("a fine-tune is served with its band, its network and that of its tiers, or not")
 
     def policy(self) -> ValuePolicy:
         """The sizer this bundle holds."""
         if self.network is None:
             return PlugIn()
-        return TierPolicy(self.network)
+        tiers = TierPolicy(self.network)
+        if self.fine_tune is None or self.meta.fine_tune is None:
+            return tiers
+        return FineTunedPolicy(tiers, self.fine_tune, self.meta.fine_tune.band)
 
     def with_golden(self, table: SignalTable, signal_fields: npt.NDArray[np.float64]) -> "PolicyBundle":
         """This bundle with golden vectors computed on evenly spread rows of `table` (`signal_fields`:
@@ -112,7 +147,7 @@ class PolicyBundle:
             "impact_r": table.impact_r[rows],
         }
         golden |= _answers(self, golden)
-        return PolicyBundle(self.meta, self.outcome_model, self.ranks, self.support, self.network, golden)
+        return replace(self, golden=golden)
 
     def save(self, root: Path) -> str:
         """Write the bundle below `root` and return its digest; a bundle already there is left as it is."""
@@ -152,6 +187,8 @@ class PolicyBundle:
         }
         if self.network is not None:
             arrays |= {f"network/{name}": value for name, value in self.network.to_arrays().items()}
+        if self.fine_tune is not None:
+            arrays |= {f"fine_tune/{name}": value for name, value in self.fine_tune.to_arrays().items()}
         return arrays | {f"golden/{name}": value for name, value in self.golden.items()}
 
 
@@ -189,7 +226,7 @@ def _parse(arrays: Arrays, meta: BundleMeta) -> PolicyBundle:
     def under(prefix: str) -> Arrays:
         return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
-    support, network = under("support/"), under("network/")
+    support, network, fine_tune = under("support/"), under("network/"), under("fine_tune/")
     return PolicyBundle(
         meta=meta,
         outcome_model=OutcomeModel.from_arrays(under("outcome/")),
@@ -197,11 +234,12 @@ def _parse(arrays: Arrays, meta: BundleMeta) -> PolicyBundle:
         support=Support(support["mean"], support["scale"], support["precision"], float(support["limit"][0])),
         network=Network.from_arrays(network) if network else None,
         golden=under("golden/"),
+        fine_tune=Network.from_arrays(fine_tune) if fine_tune else None,
     )
 
 
 def _answers(bundle: PolicyBundle, golden: Arrays) -> Arrays:
-    """What the bundle says to its golden situations."""
+    """What the bundle says to its golden situations, the sizes after the guardrail."""
     probability = bundle.outcome_model.probability(golden["fields"])
     count = len(golden["cap"])
     situation = Situation(
@@ -218,17 +256,19 @@ def _answers(bundle: PolicyBundle, golden: Arrays) -> Arrays:
         base_risk=bundle.meta.base_risk,
     )
     policy = bundle.policy()
+    no_rule = np.zeros(count, dtype=np.int8)
+    guarded = bound(policy.size(situation), golden["cap"], no_rule, Limits(), snap=policy.snaps)
     return {
         "probability": probability,
         "values": policy.values(situation),
-        "multiplier": policy.size(situation),
+        "multiplier": guarded.multiplier,
     }
 
 
 def _check_golden(bundle: PolicyBundle) -> None:
     for name, answer in _answers(bundle, bundle.golden).items():
         recorded = bundle.golden[name]
-        exact = name == "multiplier"
+        exact = name == "multiplier" and bundle.fine_tune is None
         if not (
             np.array_equal(answer, recorded)
             if exact

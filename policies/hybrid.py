@@ -1,4 +1,4 @@
-"""The learned policy at inference: tiers by a Q network, in NumPy alone.
+"""The learned policy at inference: tiers by a Q network, or sizes fine-tuned around them, in NumPy alone.
 
 Knows nothing of RLlib or torch: it is the arithmetic of the exported weights.
 """
@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from envs.fine_tune import fine_tuned
 from envs.observation import Situation
 from policies.baselines import best_legal
 
@@ -64,4 +65,31 @@ class TierPolicy:
 
     def size(self, situation: Situation) -> Floats:
         """See `Policy.size`."""
-        return best_legal(self.values(situation), situation.mask)
+        return self.choose(situation.observation, situation.mask)
+
+    def choose(self, rows: Rows, mask: npt.NDArray[np.bool_]) -> Floats:
+        """`size` from observations float32[N, 11 or 12] and legal tiers bool[N, 6], all that it looks at."""
+        return best_legal(self.network(rows).astype(np.float64), mask)
+
+
+@dataclass(frozen=True)
+class FineTunedPolicy:
+    """A tier of `tiers`, fine-tuned within `band` by a second network's mean action: as deterministic."""
+
+    tiers: TierPolicy
+    network: Network  # one output, the action in [-1, 1]
+    band: float
+    name: str = "RL sizer, fine-tuned"
+    snaps: bool = False
+
+    def values(self, situation: Situation) -> Floats:
+        """Values of the tiers; see `ValuePolicy.values`."""
+        return self.tiers.values(situation)
+
+    def size(self, situation: Situation) -> Floats:
+        """See `Policy.size`."""
+        return self.choose(situation.observation, situation.mask)
+
+    def choose(self, rows: Rows, mask: npt.NDArray[np.bool_]) -> Floats:
+        """See `TierPolicy.choose`."""
+        return fine_tuned(self.tiers.choose(rows, mask), self.network(rows)[:, 0], self.band)

@@ -167,13 +167,16 @@ class MaskedPPO(SizingPPO):
         """
         with torch.no_grad():
             logits = self._forward(batch)[Columns.ACTION_DIST_INPUTS]
-            shares = torch.softmax(logits, dim=-1)
+            # Torch's softmax over so few numbers takes longer than the whole network.
+            shares = torch.exp(logits - logits.amax(dim=-1, keepdim=True))
             bounds = shares.cumsum(dim=-1)
-            drawn = torch.rand((len(bounds), 1)) * bounds[:, -1:]  # below the last, however that is rounded
+            whole = bounds[:, -1:]
+            drawn = torch.rand(whole.shape) * whole  # less than the whole, however that is rounded
             actions = (bounds <= drawn).sum(dim=-1)
+            chances = shares.gather(-1, actions[:, None]) / whole
         return {
             Columns.ACTIONS: actions,
-            Columns.ACTION_LOGP: shares.gather(-1, actions[:, None]).squeeze(-1).log(),
+            Columns.ACTION_LOGP: chances.squeeze(-1).log(),
             Columns.ACTION_DIST_INPUTS: logits,
         }
 

@@ -19,7 +19,7 @@ from envs.observation import (
     review_window,
     session_left,
 )
-from envs.rewards import net_r, utility, win_chance
+from envs.rewards import expected_utility, win_chance
 from features.spec import index as feature_index
 from policies.bundle import PolicyBundle
 from policies.decision import ValuePolicy
@@ -143,7 +143,7 @@ def known_without_model(
     return {name: value if value is not None and isfinite(value) else None for name, value in known.items()}
 
 
-def expected_utility(multiplier: float, situation: Situation) -> float:
-    """Utility in R of the size under the outcome model."""
-    r = net_r(multiplier, situation.outcome_r, situation.cost_r, situation.impact_r)
-    return float(situation.probability[0] @ utility(multiplier, r, situation.k, situation.base_risk))
+def utility_of(multiplier: float, situation: Situation) -> float:
+    """Utility in R expected of the size under the outcome model."""
+    law = situation.probability, situation.outcome_r, situation.cost_r, situation.impact_r
+    return float(expected_utility(np.array([[multiplier]]), *law, situation.k, situation.base_risk)[0, 0])

@@ -35,7 +35,7 @@ from market.bars import Bars
 from market.errors import DataError, first_line
 from policies.bundle import PolicyBundle
 from policies.decision import ladder
-from serving.advice import Advice, NoAdvice, advise, expected_utility, known_without_model
+from serving.advice import Advice, NoAdvice, advise, known_without_model, utility_of
 from serving.limits_file import OperatorLimits
 from serving.schemas import Signal
 from signals.outcomes import Costs
@@ -167,6 +167,6 @@ class PositionSizer:
             "limits_source": operator.source,
             "limits_digest": operator.digest,
             "out_of_distribution": None if advice is None else advice.outside,
-            "expected_utility": None if advice is None else expected_utility(multiplier, advice.situation),
+            "expected_utility": None if advice is None else utility_of(multiplier, advice.situation),
         }
         return Recommendation(action, multiplier, details)

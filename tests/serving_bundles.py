@@ -47,7 +47,45 @@ def outcome_model(seed: int = 0) -> OutcomeModel:
     return OutcomeModel.fit(fields, r, time, time + HOUR)
 
 
-def bundle(seed: int = 0, favourite: int | None = None, algo: str = "dqn", **changed: Any) -> PolicyBundle:
+def fine_network(seed: int, always: float | None = None) -> Network:
+    """12-16-1 at random; with `always`, that action everywhere."""
+    random = np.random.default_rng(seed + 1_000)
+    weight, bias = 0.1 * random.normal(size=(1, 16)), random.normal(size=1)
+    if always is not None:
+        weight, bias = np.zeros((1, 16)), np.array([always])
+    return Network(
+        mean=np.zeros(12, dtype=np.float32),
+        scale=np.ones(12, dtype=np.float32),
+        weights=(random.normal(size=(16, 12)).astype(np.float32), weight.astype(np.float32)),
+        biases=(random.normal(size=16).astype(np.float32), bias.astype(np.float32)),
+    )
+
+
+FINE_TUNE = {
+    "band": 0.15,
+    "served": True,
+    "mean_difference": 0.01,
+    "lower_bound": 0.001,
+    "signals": 400,
+    "days": 90,
+}
+
+
+def fine_tuned_bundle(
+    seed: int = 0, favourite: int | None = None, always: float | None = None, **changed: Any
+) -> PolicyBundle:
+    """`bundle` whose tiers are fine-tuned by `fine_network`."""
+    changed = {"algo": "dqn+ppo", "fine_tune": FINE_TUNE} | changed
+    return bundle(seed, favourite, fine_tune_network=fine_network(seed, always), **changed)
+
+
+def bundle(
+    seed: int = 0,
+    favourite: int | None = None,
+    algo: str = "dqn",
+    fine_tune_network: Network | None = None,
+    **changed: Any,
+) -> PolicyBundle:
     """A bundle with golden vectors; `changed` replaces fields of its meta."""
     random = np.random.default_rng(seed)
     features = random.normal(size=(200, len(FEATURE_NAMES)))
@@ -73,8 +111,9 @@ def bundle(seed: int = 0, favourite: int | None = None, algo: str = "dqn", **cha
         outcome_model=outcome_model(seed),
         ranks=VolatilityRanks({"*": atr_ratio, "EURUSD": atr_ratio / 2}),
         support=Support.fit(features),
-        network=network(seed, favourite) if algo == "dqn" else None,
+        network=None if algo == "plugin" else network(seed, favourite),
         golden={},
+        fine_tune=fine_tune_network,
     )
     signals: SignalTable = table(80, seed)
     return plain.with_golden(signals, random.uniform(-1.0, 1.0, size=(80, 6)))

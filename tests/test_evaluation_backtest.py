@@ -14,7 +14,7 @@ from envs.observation import Situation
 from envs.rewards import net_r
 from envs.signal_table import SignalTable
 from envs.sizing_env import Session, SizingEnv
-from evaluation.backtest import Path, expected_outcome, run
+from evaluation.backtest import Path, run
 from evaluation.metrics import drawdown
 from policies.baselines import FixedSize, PlugIn, RandomLegal, baselines
 from tests.synthetic_signals import HOUR, START, table
@@ -119,7 +119,7 @@ def test_utilities_of_tiers_are_those_of_the_table() -> None:
     rows = np.arange(200)
     assert path.utility == pytest.approx(signals.realised[rows, tier], abs=1e-12)
     assert path.expected == pytest.approx(signals.expected[rows, tier], abs=1e-12)
-    assert expected_outcome(np.zeros(200), signals).tolist() == [0.0] * 200
+    assert run(FixedSize(0.0, "none"), signals, Limits(), 28.0).expected.tolist() == [0.0] * 200
 
 
 def test_a_session_follows_the_last_one() -> None:

@@ -15,8 +15,9 @@ import pytest
 from rich.console import Console
 
 import ballast
-from market.errors import InputError
+from market.errors import ConfigError, InputError
 from tests.test_project_tree import ROOT
+from tuning.config import TrainConfig, parse, preset
 
 
 def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
@@ -64,6 +65,8 @@ def test_a_refusal_is_one_line_and_exit_code_two() -> None:
         (["train", "--data", "/nowhere/bars.csv"], ["/nowhere/bars.csv"]),
         (["train", "--mode", "everything", "--data", "sample:eurusd"], ["--mode", "everything", "rl_sizer"]),
         (["train", "--data", "sample:eurusd", "--resume"], ["--resume"]),
+        (["train", "--preset", "fast"], ["preset", "fast", "default, owner"]),
+        (["train", "--algo", "sarsa"], ["algo", "sarsa", "dqn+ppo"]),
         (["train", "--data", "synthetic:calm"], ["regimes"]),
         (["train", "--data", "sample:eurusd", "--rule", "astrology"], ["astrology", "donchian"]),
     ],
@@ -120,6 +123,33 @@ def test_an_unknown_configuration_key_is_refused_with_its_path(
     path = tmp_path / "config.json"
     path.write_text('{"limits": {"max_positon": 0.1}}')
     assert "limits.max_positon" in refused(capsys, monkeypatch, "train", "--config", str(path))
+
+
+def test_preset_is_the_base_that_file_and_options_go_on_top_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[TrainConfig] = []
+
+    def remember(config: TrainConfig, mode: str, *, resume: bool) -> None:
+        asked.append(config)
+        raise ConfigError("enough", mode, "nothing is trained here")
+
+    monkeypatch.setattr(ballast, "_train", remember)
+    path = tmp_path / "config.json"
+    path.write_text('{"dqn": {"gamma": 0.5}}')
+    for words in (
+        ["--preset", "owner", "--config", str(path), "--seed", "7"],
+        ["--preset", "owner", "--algo", "dqn+ppo"],
+        ["--episodes", "9"],
+    ):
+        monkeypatch.setattr(sys, "argv", ["ballast", "train", *words])
+        with pytest.raises(SystemExit):
+            ballast.main()
+    owner, tuned, plain = asked
+    assert owner == parse({"dqn": {"gamma": 0.5}, "seed": 7}, base=preset("owner"))
+    assert owner.dqn.replay_capacity == 10_000
+    assert tuned == parse({"algo": "dqn+ppo"}, base=preset("owner"))
+    assert plain == parse({"dqn": {"episodes": 9}, "ppo": {"episodes": 9}})
 
 
 def test_a_relative_home_is_refused(

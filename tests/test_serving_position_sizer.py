@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from envs.guardrails import LARGEST_SIZE, RULES, SIZES, TIERS, Account, Limits, TighterLimits, cap
 from envs.observation import MARKET_COLUMNS, OBSERVATION_FIELDS, Situation
-from envs.signal_table import signal_table
+from envs.signal_table import SignalTable, signal_table
+from evaluation.backtest import run
 from features.spec import FEATURE_NAMES
 from market.bars import Bars
 from market.errors import DataError
@@ -23,13 +25,13 @@ from serving.schemas import Signal, SizingRequest, bars_of
 from signals.outcomes import Costs, label
 from signals.rules import rule
 from signals.signal_frame import checked
-from signals.trades import trade_fields
-from tests.serving_bundles import COSTS, bar_rows, bundle, request
+from signals.trades import Trades, trade_fields
+from tests.serving_bundles import COSTS, bar_rows, bundle, fine_tuned_bundle, request
 
 ASKED = SizingRequest.model_validate(request())
 SIGNAL, FRESH = ASKED.signal, Account(1.0, 1.0, 0.0, 0.0, 0)
 ROW = feature_row(ASKED.market.feature_row())
-LEARNED = bundle(0)
+LEARNED, TUNED = bundle(0), fine_tuned_bundle(0)
 DAY = 86_400_000_000_000
 
 
@@ -56,7 +58,9 @@ def told(policy: Advises) -> PositionSizer:
     return sizer
 
 
-def test_observation_is_that_of_training_bit_for_bit() -> None:
+@cache
+def trained_on() -> tuple[Trades, SignalTable]:
+    """Trades on random bars, and the table that training would make of them."""
     rows = bar_rows(1500)
     # Every bar opens at the close before it, so that costs at the entry equal costs at the signal.
     bars = bars_of(
@@ -67,7 +71,7 @@ def test_observation_is_that_of_training_bit_for_bit() -> None:
     trades = label(bars, checked(rule("donchian").generate(bars), bars), Costs(**COSTS))
     assert len(trades) > 30
     fields = trade_fields(trades, LEARNED.ranks)
-    table = signal_table(
+    return trades, signal_table(
         time=trades.signal_time,
         exit_time=trades.exit_time,
         symbol=trades.symbol,
@@ -83,26 +87,53 @@ def test_observation_is_that_of_training_bit_for_bit() -> None:
         base_risk=LEARNED.meta.base_risk,
         prior_win_rate=LEARNED.meta.prior_win_rate,
     )
+
+
+def signal_of(trades: Trades, i: int) -> Signal:
+    return Signal(
+        symbol="EURUSD",
+        side="long" if trades.side[i] > 0 else "short",
+        timestamp=f"{np.datetime64(int(trades.signal_time[i]), 'ns').astype('datetime64[s]')}Z",
+        price=float(trades.close[i]),
+        stop=float(trades.stop[i]),
+        take_profit=float(trades.take_profit[i]),
+        entry=float(trades.level[i]),
+        confidence=float(trades.confidence[i]),
+    )
+
+
+def test_observation_is_that_of_training_bit_for_bit() -> None:
+    trades, table = trained_on()
     sizer = PositionSizer(LEARNED, "STAGING")
     for i in range(len(trades)):
-        signal = Signal(
-            symbol="EURUSD",
-            side="long" if trades.side[i] > 0 else "short",
-            timestamp="2026-01-05T14:00:00Z",
-            price=float(trades.close[i]),
-            stop=float(trades.stop[i]),
-            take_profit=float(trades.take_profit[i]),
-            entry=float(trades.level[i]),
-            confidence=float(trades.confidence[i]),
-        )
         rate = float(table.market[i, 7])
         details = sizer.get_sizing_recommendation(
-            signal, trades.features[i], FRESH, Limits(), win_rate_recent=rate
+            signal_of(trades, i), trades.features[i], FRESH, Limits(), win_rate_recent=rate
         ).details
         seen = np.array(list(details["observation"].values()), dtype=np.float32)
         columns = list(MARKET_COLUMNS)
         assert np.array_equal(seen[columns], table.market[i, columns])
         assert details["out_of_distribution"] == table.out_of_distribution[i]
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(max_position=0.0104)])
+def test_served_size_is_that_of_the_evaluation_to_the_last_bit(limits: Limits) -> None:
+    trades, table = trained_on()
+    sizes = set()
+    for learned in (fine_tuned_bundle(0, favourite=3), LEARNED):
+        sizer = PositionSizer(learned, "STAGING")
+        for i in range(len(trades)):
+            alone = run(learned.policy(), table.take(np.array([i])), limits, learned.meta.session_days)
+            served = sizer.get_sizing_recommendation(
+                signal_of(trades, i),
+                trades.features[i],
+                FRESH,
+                limits,
+                win_rate_recent=float(table.market[i, 7]),
+            )
+            assert served.multiplier == alone.multiplier[0]
+            sizes.add(served.multiplier)
+    assert len(sizes - set(SIZES.tolist())) > (5 if limits == Limits() else 1)
 
 
 def test_costs_are_those_that_training_charges() -> None:
@@ -254,6 +285,51 @@ def test_a_thousand_identical_requests_give_one_answer() -> None:
     assert len(answers) == 1
 
 
+def test_fine_tuned_size_is_clamped_to_the_cap_and_named_by_the_tier_below() -> None:
+    sizer = PositionSizer(fine_tuned_bundle(0, favourite=3, always=0.6), "STAGING")
+    action, multiplier, details = sizer.get_sizing_recommendation(SIGNAL, ROW, FRESH, Limits())
+    assert (action, details["binding_rule"]) == ("STANDARD", "none")
+    assert multiplier == details["proposed_multiplier"] == pytest.approx(1.09)
+    tight = sizer.get_sizing_recommendation(SIGNAL, ROW, FRESH, Limits(max_position=0.0104))
+    assert (tight.action, tight.details["binding_rule"]) == ("STANDARD", "max_position")
+    assert tight.multiplier == tight.details["rule_cap"] == pytest.approx(1.04)
+    tiers = PositionSizer(bundle(0, favourite=3), "STAGING")
+    ladder = tiers.get_sizing_recommendation(SIGNAL, ROW, FRESH, Limits()).details["ladder"]
+    assert details["ladder"] == ladder
+    lower = PositionSizer(fine_tuned_bundle(0, favourite=3, always=-1.0), "STAGING")
+    assert lower.get_sizing_recommendation(SIGNAL, ROW, FRESH, Limits())[:2] == (
+        "SMALL",
+        pytest.approx(0.85),
+    )
+
+
+def test_fine_tune_neither_passes_the_largest_size_nor_turns_skip_into_a_trade() -> None:
+    bold = PositionSizer(fine_tuned_bundle(0, favourite=5, always=1.0), "STAGING")
+    assert bold.get_sizing_recommendation(SIGNAL, ROW, FRESH, Limits())[:2] == ("AGGRESSIVE", 1.5)
+    shy = PositionSizer(fine_tuned_bundle(0, favourite=0, always=1.0), "STAGING")
+    assert shy.get_sizing_recommendation(SIGNAL, ROW, FRESH, Limits())[:2] == ("SKIP", 0.0)
+    least = PositionSizer(fine_tuned_bundle(0, favourite=1, always=-1.0), "STAGING")
+    assert least.get_sizing_recommendation(SIGNAL, ROW, FRESH, Limits())[:2] == ("MICRO", 0.25)
+
+
+def test_fine_tune_outside_the_training_data_only_lowers() -> None:
+    far = np.full(len(FEATURE_NAMES), 50.0)
+    for always, size, binding in ((1.0, 1.0, "out_of_distribution"), (-1.0, 0.85, "none")):
+        sizer = PositionSizer(fine_tuned_bundle(0, favourite=3, always=always), "STAGING")
+        answer = sizer.get_sizing_recommendation(SIGNAL, far, FRESH, Limits())
+        assert answer.multiplier == pytest.approx(size)
+        assert answer.details["binding_rule"] == binding
+
+
+def test_fine_tuned_answer_is_the_same_a_thousand_times() -> None:
+    sizer = PositionSizer(fine_tuned_bundle(0, favourite=3), "STAGING")
+    answers = {
+        json.dumps(sizer.get_sizing_recommendation(SIGNAL, ROW, FRESH, Limits()).details) for _ in range(1000)
+    }
+    (answer,) = answers
+    assert json.loads(answer)["multiplier"] not in SIZES
+
+
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 
 
@@ -283,7 +359,8 @@ def test_size_never_passes_the_cap_whatever_comes_in(
     tighter = TighterLimits(rule_cap=rule_cap)
     policy = Advises(size, value, ValueError("no") if fails else None)
     policy.snaps = snaps  # type: ignore[misc]
-    for sizer in (told(policy), PositionSizer(LEARNED, "STAGING"), PositionSizer(None)):
+    tuned = PositionSizer(TUNED, "STAGING")
+    for sizer in (told(policy), PositionSizer(LEARNED, "STAGING"), tuned, PositionSizer(None)):
         action, multiplier, details = sizer.get_sizing_recommendation(
             SIGNAL, np.array(features), Account(*account), limits, tighter=tighter, win_rate_recent=win_rate
         )
@@ -291,7 +368,7 @@ def test_size_never_passes_the_cap_whatever_comes_in(
         assert 0.0 <= multiplier <= largest[0] == details["rule_cap"] <= LARGEST_SIZE
         assert action == TIERS[int(np.searchsorted(SIZES, multiplier, side="right")) - 1]
         assert details["binding_rule"] in RULES
-        assert snaps is False or multiplier in SIZES
+        assert snaps is False or sizer is tuned or multiplier in SIZES
         json.dumps(details, allow_nan=False)
 
 

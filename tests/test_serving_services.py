@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.guardrails import Limits
+from envs.guardrails import TIERS, Limits
 from features.spec import FEATURE_NAMES, fingerprint
 from journal.store import Journal
 from mlops.versions import ModelVersion, write_export
@@ -24,7 +24,7 @@ from serving.position_sizer import NO_MODEL, PositionSizer, feature_row
 from serving.schemas import SIZING_EXAMPLE, SizingRequest, bars_of
 from serving.sizing_desk import REFUSED, SizingDesk
 from serving.sizing_service import sizing_api
-from tests.serving_bundles import bar_rows, bundle, request, saved
+from tests.serving_bundles import bar_rows, bundle, fine_tuned_bundle, request, saved
 from tests.serving_client import ask
 
 
@@ -101,6 +101,19 @@ def test_in_process_and_http_give_the_same(home: Path) -> None:
         .details
     )
     assert answer == {"decision_id": answer["decision_id"], **details}
+
+
+def test_fine_tuned_size_is_served_and_is_one_size_for_identical_requests(home: Path) -> None:
+    root = home / "bundles"
+    folder = root / fine_tuned_bundle(0, favourite=3).save(root)
+    api = sizing_api(sizing_desk(home, folder))
+    answers = [ask(api, "POST", "/", json=request()).json() for _ in range(20)]
+    assert len({answer["multiplier"] for answer in answers}) == 1
+    first = SizingAnswer.model_validate(answers[0])
+    assert 0.85 <= first.multiplier <= 1.15
+    assert first.multiplier not in (0.85, 1.0, 1.15)
+    assert (first.source, first.action) == ("model", "STANDARD" if first.multiplier >= 1.0 else "SMALL")
+    assert [rung.action for rung in first.ladder if rung.value is not None] == list(TIERS)
 
 
 def test_without_a_model_the_rule_answers_and_says_so(home: Path) -> None:

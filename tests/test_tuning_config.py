@@ -36,7 +36,7 @@ def test_defaults_are_what_an_empty_mapping_gives() -> None:
         ({"session": {"days": -3}}, "session.days", "above 0"),
         ({"folds": 1}, "folds", "a whole number at least 2 and at most 50"),
         ({"seed": 1.5}, "seed", "a whole number at least 0 and at most 2,147,483,647"),
-        ({"algo": "sarsa"}, "algo", "one of dqn, ppo, plugin"),
+        ({"algo": "sarsa"}, "algo", "one of dqn, ppo, dqn+ppo, plugin"),
         ({"reward": "profit"}, "reward", "one of expected, excess"),
         ({"k": -1}, "k", "a finite number above 0 and at most 10,000, or nothing"),
         ({"data": ""}, "data", "text at least 1 long"),
@@ -125,8 +125,32 @@ def test_algorithms_settings_are_found_under_one_name() -> None:
     assert parse({"dqn": {"hidden": [9]}}).learning.hidden == (9,)
     with pytest.raises(ConfigError, match="algo"):
         _ = parse({"algo": "plugin"}).learning
+    assert parse({"dqn": {"hidden": [9]}, "algo": "dqn+ppo"}).learning.hidden == (9,)
 
 
 def test_minibatch_larger_than_its_batch_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"ppo\.minibatch_size"):
         parse({"ppo": {"minibatch_size": 2_000, "train_batch_size": 1_000}})
+    with pytest.raises(ConfigError, match=r"fine_tune\.minibatch_size.*fine_tune\.train_batch_size"):
+        parse({"fine_tune": {"minibatch_size": 2_000, "train_batch_size": 1_000}})
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "mend"),
+    [
+        ({"fine_tune": {"band": 0.6}}, "fine_tune.band", "above 0 and at most 0.5"),
+        ({"fine_tune": {"band": 0}}, "fine_tune.band", "above 0 and at most 0.5"),
+        ({"fine_tune": {"warm_start": "rule"}}, "fine_tune.warm_start", "no such key"),
+        ({"ppo": {"warm_start": "oracle"}}, "ppo.warm_start", "one of none, plugin, rule"),
+    ],
+)
+def test_fine_tune_and_warm_start_are_bounded(given: dict[str, object], path: str, mend: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse(given)
+    assert path in str(refused.value)
+    assert mend in str(refused.value)
+
+
+def test_fine_tune_is_a_small_network_within_fifteen_percent() -> None:
+    settings = parse().fine_tune
+    assert (settings.band, settings.hidden) == (0.15, (64,))

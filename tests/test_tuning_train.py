@@ -192,3 +192,27 @@ def test_the_run_keeps_its_configuration(finished: tuple[Path, Training, Result,
     _, training, _, _ = finished
     kept = json.loads((training.folder.folder / "config.json").read_text())
     assert TrainConfig.model_validate(kept) == config()
+
+
+def test_fine_tune_is_compared_beside_its_tiers_and_said_of_in_bundle_and_registry(
+    finished: tuple[Path, Training, Result, Recorder], tmp_path: Path, ray_cluster: str
+) -> None:
+    small = {"env_steps": 600, "environments": 16, "report_every": 300}
+    batches = {"train_batch_size": 320, "minibatch_size": 64}
+    home, told = tmp_path / "home", Recorder()
+    told.progress = lambda done, total, score: None  # type: ignore[method-assign]
+    asked = config(algo="dqn+ppo", dqn=small | {"learning_starts": 200}, fine_tune=small | batches)
+    result = start(asked, home, told, resume=False).run("all")
+    assert result.bundle is not None
+    assert result.comparison is not None
+    opened = open_bundle(home / "bundles", result.bundle)
+    figures = opened.meta.fine_tune
+    assert figures is not None
+    assert (opened.fine_tune is not None) == figures.served == opened.policy().name.endswith("fine-tuned")
+    assert str(figures) in told.notes["sizer"]
+    names = [row.figures.name for row in result.comparison.rows]
+    assert {"RL sizer", "RL sizer, fine-tuned"} <= set(names)
+    assert result.comparison.learned == opened.policy().name
+    (version,) = read_export(home)
+    assert version.tags["fine_tune"] == str(figures)
+    assert start(asked, home, Recorder(), resume=True).run("all").bundle == result.bundle

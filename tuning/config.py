@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -78,8 +78,10 @@ class DQNSettings(_Learning):
         return self.train_batch_size / self.training_intensity
 
 
-class PPOSettings(_Learning):
-    """The masked PPO: a policy network and a value network of the same shape."""
+class _PPO(_Learning):
+    """What PPO is told, whatever it trains: a policy network, and a value network of the same shape."""
+
+    key: ClassVar[str]  # of the settings in the configuration
 
     learning_rate: float = Field(0.003, gt=0, le=1, description="at the first step; falls in a straight line")
     final_learning_rate: float = Field(0.0003, gt=0, le=1, description="at the last step")
@@ -110,11 +112,33 @@ class PPOSettings(_Learning):
     def _consistent(self) -> Self:
         if self.minibatch_size > self.train_batch_size:
             raise ConfigError(
-                "ppo.minibatch_size",
+                f"{self.key}.minibatch_size",
                 self.minibatch_size,
-                f"give at most ppo.train_batch_size, {self.train_batch_size}",
+                f"give at most {self.key}.train_batch_size, {self.train_batch_size}",
             )
         return self
+
+
+class PPOSettings(_PPO):
+    """The masked PPO, which chooses tiers."""
+
+    key: ClassVar[str] = "ppo"
+
+    warm_start: Literal["none", "plugin", "rule"] = Field(
+        "none",
+        description="the policy that is imitated before PPO starts: none, the plug-in or the rule's 1x",
+    )
+
+
+class FineTuneSettings(_PPO):
+    """The continuous fine-tune of the DQN's tiers, which stay as they are."""
+
+    key: ClassVar[str] = "fine_tune"
+
+    band: float = Field(0.15, gt=0, le=0.5, description="largest change of a tier, as a share of it")
+    hidden: tuple[Units, ...] = Field(
+        (64,), min_length=1, max_length=8, description="units of each hidden layer"
+    )
 
 
 class PredictorSettings(_Settings):
@@ -149,8 +173,9 @@ class TrainConfig(_Settings):
         (0.7, 0.1, 0.2), description="train, select and test, in time order"
     )
     folds: int = Field(5, ge=2, le=50, description="time blocks of the outcome model's cross-fitting")
-    algo: Literal["dqn", "ppo", "plugin"] = Field(
-        "dqn", description="the learned sizer's algorithm, or the closed form alone"
+    algo: Literal["dqn", "ppo", "dqn+ppo", "plugin"] = Field(
+        "dqn",
+        description="what learns to size: dqn+ppo fine-tunes DQN's tiers, plugin learns nothing",
     )
     seed: int = Field(0, ge=0, le=2**31 - 1)
     least_trades: int = Field(
@@ -160,13 +185,14 @@ class TrainConfig(_Settings):
     predictor: PredictorSettings = Field(default_factory=lambda: PredictorSettings.model_validate({}))
     dqn: DQNSettings = Field(default_factory=lambda: DQNSettings.model_validate({}))
     ppo: PPOSettings = Field(default_factory=lambda: PPOSettings.model_validate({}))
+    fine_tune: FineTuneSettings = Field(default_factory=lambda: FineTuneSettings.model_validate({}))
 
     @property
     def learning(self) -> DQNSettings | PPOSettings:
-        """The settings of the algorithm that is trained. Raises ConfigError where none is."""
+        """The settings of the algorithm that learns tiers. Raises ConfigError where none does."""
         if self.algo == "plugin":
-            raise ConfigError("algo", self.algo, "give dqn or ppo; the plug-in needs no training")
-        return self.dqn if self.algo == "dqn" else self.ppo
+            raise ConfigError("algo", self.algo, "give dqn, ppo or dqn+ppo; the plug-in needs no training")
+        return self.ppo if self.algo == "ppo" else self.dqn
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

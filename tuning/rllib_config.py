@@ -19,7 +19,7 @@ from envs.observation import OBSERVATION_FIELDS
 from envs.signal_table import SignalTable
 from envs.sizing_env import SizingVectorEnv
 from policies.modules import MaskedDQN, MaskedPPO, standardisation
-from tuning.config import DQNSettings, PPOSettings, TrainConfig
+from tuning.config import DQNSettings, FineTuneSettings, PPOSettings, TrainConfig
 from tuning.dqn import ArrayDQN
 from tuning.learner import ArrayDQNLearner, ArrayPPOLearner
 from tuning.ppo import ArrayPPO
@@ -112,7 +112,7 @@ def dqn_config(settings: DQNSettings, width: int, total: int, seed: int) -> DQNC
     )
 
 
-def ppo_config(settings: PPOSettings, total: int) -> PPOConfig:
+def ppo_config(settings: PPOSettings | FineTuneSettings, total: int) -> PPOConfig:
     """The algorithm alone: PPO over `total` environment steps, of any observation and action space."""
     return (
         PPOConfig(algo_class=ArrayPPO)
@@ -137,7 +137,7 @@ def ppo_config(settings: PPOSettings, total: int) -> PPOConfig:
 
 def assembled(
     algorithm: AlgorithmConfig,
-    settings: DQNSettings | PPOSettings,
+    settings: DQNSettings | PPOSettings | FineTuneSettings,
     environment: str,
     module: RLModuleSpec,
     seed: int,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from envs.guardrails import Limits, floor_to_tier
 from envs.signal_table import SignalTable
 from envs.sizing_env import Episodes, Session
-from policies.hybrid import Network
+from policies.hybrid import FineTunedPolicy, Network
 
 
 class Walk(NamedTuple):
@@ -40,6 +40,16 @@ def greedy_walk(network: Network, table: SignalTable, limits: Limits, session: S
         walk.expected[rows[live]] = reward[live]
         walk.tier[rows[live]] = floor_to_tier(accounts.multiplier[live])
     return walk
+
+
+def fine_tuned_score(policy: FineTunedPolicy, table: SignalTable, limits: Limits, session: Session) -> float:
+    """`greedy_score` of tiers with their fine-tune."""
+    accounts = _sessions(table, limits, session)
+    total = 0.0
+    while not accounts.over.all():
+        sizes = policy.choose(accounts.look(), accounts.mask)
+        total += float(accounts.act_size(sizes, realised=False).sum())
+    return total / len(table)
 
 
 def _sessions(table: SignalTable, limits: Limits, session: Session) -> Episodes:

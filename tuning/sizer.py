@@ -23,6 +23,7 @@ from typing import Final
 import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_EPISODES_LIFETIME
 
 from envs.signal_table import SignalTable
@@ -32,14 +33,16 @@ from policies.hybrid import Network
 from policies.modules import export
 from tuning import checkpoints
 from tuning.cluster import connected
-from tuning.config import TrainConfig
+from tuning.config import DQNSettings, FineTuneSettings, PPOSettings, TrainConfig
 from tuning.dqn import ArrayDQN
 from tuning.rllib_config import rllib_config
 from tuning.scoring import greedy_score
+from tuning.warm_start import warm_start
 
 Progress = Callable[[int, int, float], None]
 Curve = list[tuple[int, float]]
 Observe = Callable[[Network], None]
+Settings = DQNSettings | PPOSettings | FineTuneSettings
 
 CURVE_FILE: Final = "curve.jsonl"
 RLLIB_FOLDER: Final = "rllib"
@@ -70,19 +73,24 @@ def train_sizer(
     Without remote samplers, the same seed gives the same weights on the same machine. Raises ConfigError for
     an algorithm that is not trained here, and for a checkpoint of another configuration or table.
     """
-    run = Run(train, select, config, folder, observe)
+    run = Run(train, select, config, folder, observe=observe)
+    carry_out(run, progress, resume=resume)
+    return run.best, run.curve
+
+
+def carry_out(run: "Run", progress: Progress, *, resume: bool) -> None:
+    """Train to the end, from the newest checkpoint on with `resume`: `train_sizer` says how."""
     checkpoint = run.recall() if resume else None
     if checkpoint is None:
         run.forget()
     if not run.finished:
         with (
-            connected(1 + config.learning.env_runners),
+            connected(1 + run.settings.env_runners),
             _one_thread(),
             quiet(),
             _termination() as asked_to_end,
         ):
             _train(run, checkpoint, progress, asked_to_end)
-    return run.best, run.curve
 
 
 class Run:
@@ -94,12 +102,15 @@ class Run:
         select: SignalTable | None,
         config: TrainConfig,
         folder: Path,
+        settings: Settings | None = None,
         observe: Observe | None = None,
     ) -> None:
+        """`settings`: of what is trained, where it is not the tiers."""
         self.train, self.select, self.config, self.folder = train, select, config, folder
+        self.settings = settings or config.learning
         self.observe = observe
         self.identity = {"config": config.digest(), "table": table_digest(train)}
-        self.total = total_steps(train, config)
+        self.total = total_steps(train, config, self.settings)
         self.steps = self.episodes = self.saved = 0
         self.curve: Curve = []
         self.best_score = -math.inf
@@ -108,18 +119,30 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the configuration's last step, or episode, is behind it."""
-        if self.config.learning.episodes is not None:
-            return self.episodes >= self.config.learning.episodes
+        if self.settings.episodes is not None:
+            return self.episodes >= self.settings.episodes
         return self.steps >= self.total
+
+    def algorithm(self, seed: int) -> AlgorithmConfig:
+        """What is trained, on which environment."""
+        return rllib_config(paid(self.train), self.config, self.total, seed)
+
+    def begin(self, algorithm: Algorithm) -> None:
+        """What comes before the first step of a run that is not resumed."""
+        if isinstance(self.settings, PPOSettings) and self.settings.warm_start != "none":
+            warm_start(algorithm, self.settings.warm_start, self.train, self.config)
+
+    def score(self, network: Network, table: SignalTable) -> float:
+        """How good a network is on a table."""
+        return greedy_score(network, table, self.config.limits, self.config.session)
 
     def record(self, steps: int, episodes: int, network: Network) -> float:
         """Score a network, keep it if it is the best so far, and add the score on `train` to the curve."""
         self.steps, self.episodes = steps, episodes
-        limits, session = self.config.limits, self.config.session
-        score = greedy_score(network, self.train, limits, session)
+        score = self.score(network, self.train)
         line = {"steps": steps, "episodes": episodes, "train": score}
         if self.select is not None:
-            line["select"] = greedy_score(network, self.select, limits, session)
+            line["select"] = self.score(network, self.select)
         if line.get("select", score) > self.best_score:
             self.best_score, self.best = line.get("select", score), network
         self.curve.append((steps, score))
@@ -176,9 +199,11 @@ class Run:
 def _train(run: Run, checkpoint: Path | None, progress: Progress, asked_to_end: threading.Event) -> None:
     # A resumed run draws other numbers than its first part did.
     seed = run.config.seed + run.steps
-    algorithm = rllib_config(paid(run.train), run.config, run.total, seed).build_algo()
+    algorithm = run.algorithm(seed).build_algo()
     try:
-        if checkpoint is not None:
+        if checkpoint is None:
+            run.begin(algorithm)
+        else:
             algorithm.restore_from_path(str(checkpoint / RLLIB_FOLDER))
             if isinstance(algorithm, ArrayDQN):
                 _refill(algorithm, checkpoint)
@@ -190,11 +215,7 @@ def _train(run: Run, checkpoint: Path | None, progress: Progress, asked_to_end: 
             )
             score = run.record(steps, episodes, export(algorithm.get_module()))
             progress(min(steps, run.total), run.total, score)
-            if (
-                run.finished
-                or asked_to_end.is_set()
-                or steps - run.saved >= run.config.learning.checkpoint_every
-            ):
+            if run.finished or asked_to_end.is_set() or steps - run.saved >= run.settings.checkpoint_every:
                 run.save(algorithm)
             if asked_to_end.is_set():
                 raise SystemExit(TERMINATED)
@@ -207,9 +228,9 @@ def paid(table: SignalTable) -> SignalTable:
     return replace(table, reward=table.reward - table.reward.max(axis=1, keepdims=True))
 
 
-def total_steps(table: SignalTable, config: TrainConfig) -> int:
+def total_steps(table: SignalTable, config: TrainConfig, settings: Settings | None = None) -> int:
     """Environment steps of a whole run; for a number of episodes, the steps they are expected to take."""
-    settings = config.learning
+    settings = settings or config.learning
     if settings.episodes is None:
         return settings.env_steps
     windows = Episodes(table, config.limits, 1, config.session)

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
@@ -25,9 +25,10 @@ from market.bars import Bars
 from market.errors import ConfigError, DataError
 from market.sources import load
 from mlops.registry import ModelVersion, Registry
-from policies.baselines import CONFIDENCE, PlugIn, baselines
+from policies.baselines import CONFIDENCE, baselines
 from policies.bundle import BundleMeta, PolicyBundle, open_bundle
-from policies.hybrid import Network
+from policies.decision import Policy
+from policies.hybrid import FineTunedPolicy, Network, TierPolicy
 from signals.excursions import excursions
 from signals.fields import VolatilityRanks
 from signals.outcome_model import STAGES as ANSWERED
@@ -50,7 +51,10 @@ from tuning.prepare import (
     split,
     tables,
 )
-from tuning.run_folder import RunFolder
+from tuning.run_folder import Arrays, RunFolder
+
+if TYPE_CHECKING:
+    from tuning.fine_tune import FineTune
 
 STAGES: Final = (
     "load",
@@ -273,10 +277,17 @@ class Training:
         fit = self._outcome_fit()
         prepared = tables(trades, rows, fit, self.config)
         network, curve = self._train_network(prepared)
-        bundle = self._bundle(trades, rows, fit, prepared, network)
+        tuned = None if network is None else self._fine_tune(prepared, network)
+        bundle = self._bundle(trades, rows, fit, prepared, network, tuned)
         digest = bundle.save(self.home / "bundles")
         open_bundle(self.home / "bundles", digest)
-        self.folder.write("sizer", {}, {"note": f"bundle {digest[:12]}", "bundle": digest, "curve": curve})
+        facts: dict[str, Any] = {"note": f"bundle {digest[:12]}", "bundle": digest, "curve": curve}
+        arrays: dict[str, Arrays] = {}
+        if tuned is not None:
+            facts["note"] += f"; {tuned.figures}"
+            facts |= {"fine_tune": str(tuned.figures), "fine_tune_curve": tuned.curve}
+            arrays["fine_tune"] = tuned.policy.network.to_arrays()
+        self.folder.write("sizer", arrays, facts)
 
     def _evaluate(self) -> None:
         comparison, paths, prepared = self._compare()
@@ -330,6 +341,8 @@ class Training:
             "feature_fingerprint": fingerprint(),
             "revision": _revision(),
         }
+        if "fine_tune" in self.folder.facts("sizer"):
+            tags["fine_tune"] = self.folder.facts("sizer")["fine_tune"]
         if self.folder.done("evaluate"):
             comparison = self.folder.facts("evaluate")["comparison"]
             tags |= {"headline": comparison["headline"], "verdict": comparison["verdict"]}
@@ -376,8 +389,23 @@ class Training:
             prepared.train, prepared.select, self.config, self.folder.work("sizer"), self.listener.progress
         )
 
+    def _fine_tune(self, prepared: Prepared, network: Network) -> "FineTune | None":
+        if self.config.algo != "dqn+ppo":
+            return None
+        from tuning.fine_tune import fine_tune
+
+        tables = prepared.train, prepared.select
+        folder = self.folder.work("sizer") / "fine_tune"
+        return fine_tune(*tables, network, self.config, folder, self.listener.progress)
+
     def _bundle(
-        self, trades: Trades, rows: Split, fit: OutcomeFit, prepared: Prepared, network: Network | None
+        self,
+        trades: Trades,
+        rows: Split,
+        fit: OutcomeFit,
+        prepared: Prepared,
+        network: Network | None,
+        tuned: "FineTune | None",
     ) -> PolicyBundle:
         config = self.config
         meta = BundleMeta(
@@ -405,8 +433,10 @@ class Training:
                 "log_loss": fit.model.candidates,
                 "kept": dict(zip(ANSWERED, fit.model.kept, strict=True)),
             },
+            fine_tune=None if tuned is None else tuned.figures,
         )
-        bundle = PolicyBundle(meta, fit.model, fit.ranks, prepared.support, network, {})
+        served = tuned.policy.network if tuned is not None and tuned.figures.served else None
+        bundle = PolicyBundle(meta, fit.model, fit.ranks, prepared.support, network, {}, served)
         return bundle.with_golden(prepared.train, prepared.train_fields)
 
     def _compare(self) -> tuple[Comparison, list[Walk], Prepared]:
@@ -414,16 +444,24 @@ class Training:
         if self._compared is None:
             trades, rows = self._trades()
             prepared = tables(trades, rows, self._outcome_fit(), self.config)
-            policy = open_bundle(self.home / "bundles", self.folder.facts("sizer")["bundle"]).policy()
-            sizers = [*baselines(self.config.seed)]
-            if not isinstance(policy, PlugIn):
-                sizers.insert(0, policy)
+            opened = open_bundle(self.home / "bundles", self.folder.facts("sizer")["bundle"])
+            sizers = [*self._learned(opened), *baselines(self.config.seed)]
             walks = [
                 run(sizer, prepared.test, self.config.limits, self.config.session.days) for sizer in sizers
             ]
-            comparison = compare(walks, prepared.test, symbols=trades.symbols, learned=policy.name)
+            comparison = compare(walks, prepared.test, symbols=trades.symbols, learned=opened.policy().name)
             self._compared = comparison, walks, prepared
         return self._compared
+
+    def _learned(self, opened: PolicyBundle) -> list[Policy]:
+        """What the run has trained: the tiers, and their fine-tune whether it is served or not."""
+        if opened.network is None:
+            return []
+        tiers = TierPolicy(opened.network)
+        if opened.meta.fine_tune is None:
+            return [tiers]
+        network = Network.from_arrays(self.folder.arrays("sizer", "fine_tune"))
+        return [tiers, FineTunedPolicy(tiers, network, opened.meta.fine_tune.band)]
 
 
 def start(config: TrainConfig, home: Path, listener: Listener, *, resume: bool) -> Training:
