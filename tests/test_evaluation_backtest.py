@@ -152,6 +152,15 @@ def test_an_account_at_its_drawdown_limit_waits_for_the_next_session() -> None:
     assert path.equity[-1] == pytest.approx(path.equity[20] ** 2)
 
 
+def test_outcomes_of_each_signals_own_are_read_signal_by_signal() -> None:
+    shared = five_trades()
+    own = replace(shared, outcome_r=np.broadcast_to(shared.outcome_r, shared.probability.shape))
+    for policy in (PlugIn(), FixedSize(1.0, "rule 1x")):
+        one, other = (run(policy, stream, Limits(), 28.0) for stream in (shared, own))
+        np.testing.assert_array_equal(one.multiplier, other.multiplier)
+        np.testing.assert_array_equal(one.expected, other.expected)
+
+
 @pytest.mark.parametrize("policy", range(len(baselines())))
 def test_a_backtest_gives_the_same_path_every_time(policy: int) -> None:
     signals = table(80)

@@ -69,6 +69,15 @@ def test_plug_in_has_nothing_to_search() -> None:
         read_space(None, TrainConfig(algo="plugin"))
 
 
+@pytest.mark.parametrize(("algo", "section"), [("dqn", "dqn"), ("ppo", "ppo"), ("dqn+ppo", "dqn")])
+def test_default_space_is_that_of_the_algorithm_that_learns_tiers(algo: str, section: str) -> None:
+    config = parse({"algo": algo})
+    assert {key.partition(".")[0] for key in read_space(None, config).root} == {section}
+    other = "ppo.gamma" if section == "dqn" else "dqn.gamma"
+    with pytest.raises(ConfigError, match=other.replace(".", r"\.")):
+        read_space({other: {"kind": "choice", "values": [0.9, 1.0]}}, config)
+
+
 def test_yaml_file_and_mapping_give_the_same_space(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text("dqn.gamma: {kind: uniform, low: 0.5, high: 1}\n")

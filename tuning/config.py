@@ -188,11 +188,16 @@ class TrainConfig(_Settings):
     fine_tune: FineTuneSettings = Field(default_factory=lambda: FineTuneSettings.model_validate({}))
 
     @property
-    def learning(self) -> DQNSettings | PPOSettings:
-        """The settings of the algorithm that learns tiers. Raises ConfigError where none does."""
+    def learner(self) -> Literal["dqn", "ppo"]:
+        """The key of the algorithm that learns tiers. Raises ConfigError where none does."""
         if self.algo == "plugin":
             raise ConfigError("algo", self.algo, "give dqn, ppo or dqn+ppo; the plug-in needs no training")
-        return self.ppo if self.algo == "ppo" else self.dqn
+        return "ppo" if self.algo == "ppo" else "dqn"
+
+    @property
+    def learning(self) -> DQNSettings | PPOSettings:
+        """The settings under `learner`."""
+        return self.ppo if self.learner == "ppo" else self.dqn
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -73,8 +73,10 @@ def plan_of(
         if not kept.root:
             raise ConfigError("--space", sorted(space.root), "give a key that a running trial can change")
         space = kept
-        every = max(config.dqn.report_every, config.dqn.env_steps // PERTURBATIONS // 5)
-        config = parse({}, {"dqn.checkpoint_every": min(every, config.dqn.checkpoint_every)}, config)
+        learning = config.learning
+        every = max(learning.report_every, learning.env_steps // PERTURBATIONS // 5)
+        every = min(every, learning.checkpoint_every)
+        config = parse({}, {f"{config.learner}.checkpoint_every": every}, config)
     try:
         return Plan(config=config, space=space, **values)
     except ValidationError as error:

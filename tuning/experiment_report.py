@@ -48,7 +48,7 @@ def read(experiment: Experiment) -> Search:
             "data": plan.config.data,
             "rule": plan.config.rule,
             "algo": plan.config.algo,
-            "env_steps_a_seed": plan.config.dqn.env_steps,
+            "env_steps_a_seed": plan.config.learning.env_steps,
             "seed": plan.config.seed,
             **signals,
             "limits": plan.config.limits.model_dump(),

@@ -210,7 +210,17 @@ DEFAULT: Final[dict[str, dict[str, dict[str, Any]]]] = {
         "dqn.target_update": {"kind": "lograndint", "low": 500, "high": 10_000},
         "dqn.final_epsilon": {"kind": "uniform", "low": 0.05, "high": 0.5},
         "dqn.hidden": {"kind": "choice", "values": [[64, 32], [64, 64], [128, 64]]},
-    }
+    },
+    "ppo": {
+        "ppo.learning_rate": {"kind": "loguniform", "low": 5e-4, "high": 1e-2},
+        "ppo.final_learning_rate": {"kind": "loguniform", "low": 1e-5, "high": 1e-3},
+        "ppo.gamma": {"kind": "choice", "values": [0.0, 0.9, 0.97, 1.0]},
+        "ppo.lambda_": {"kind": "uniform", "low": 0.5, "high": 0.98},
+        "ppo.train_batch_size": {"kind": "choice", "values": [8_192, 16_384, 32_768]},
+        "ppo.epochs": {"kind": "randint", "low": 2, "high": 8},
+        "ppo.entropy": {"kind": "loguniform", "low": 1e-5, "high": 1e-2},
+        "ppo.hidden": {"kind": "choice", "values": [[64, 32], [64, 64], [128, 64]]},
+    },
 }
 
 
@@ -221,19 +231,15 @@ def read_space(source: str | Path | Mapping[str, Any] | None, config: TrainConfi
     allowed: for an unknown key, one that is not part of the learner's settings or must be the same in all
     trials, and a value that the configuration refuses.
     """
-    sections = [name for name in config.algo.split("+") if name in TrainConfig.model_fields]
-    if not sections:
-        raise ConfigError(
-            "algo", config.algo, "there is nothing to search: give an algorithm that is trained"
-        )
+    section = config.learner
     if source is None:
-        content: Any = {key: value for name in sections for key, value in DEFAULT.get(name, {}).items()}
+        content: Any = DEFAULT[section]
     else:
         content = source if isinstance(source, Mapping) else _read(Path(source))
     if not isinstance(content, Mapping) or not content or not all(isinstance(key, str) for key in content):
         raise ConfigError("--space", str(source), "give at least one key with its range or choices")
     for key in content:
-        _known(key, sections, config)
+        _known(key, section, config)
     try:
         space = Space.model_validate(dict(content))
     except ValidationError as error:
@@ -252,16 +258,10 @@ def _read(path: Path) -> Any:
         ) from None
 
 
-def _known(key: str, sections: list[str], config: TrainConfig) -> None:
+def _known(key: str, section: str, config: TrainConfig) -> None:
     """Refuse a key that a trial cannot have for itself."""
-    section, _, name = key.partition(".")
-    keys = sorted(
-        f"{one}.{field}"
-        for one in sections
-        for field in type(getattr(config, one)).model_fields
-        if field not in SHARED
-    )
-    if section in sections and name in SHARED:
+    keys = sorted(f"{section}.{field}" for field in type(config.learning).model_fields if field not in SHARED)
+    if key in {f"{section}.{field}" for field in SHARED}:
         raise ConfigError(
             key, "a range", "all trials share it, or they could not be compared: set it in --config"
         )

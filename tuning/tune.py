@@ -115,7 +115,7 @@ def _prepare(experiment: Experiment, plan: Plan, home: Path, listener: Listener)
 def _tuner(experiment: Experiment, plan: Plan, prepared: Prepared, *, resume: bool) -> tune.Tuner:
     train, select = prepared.train, prepared.select
     bundles = [{"CPU": 1.0, "memory": float(_trial_bytes(plan))}]
-    bundles += [{"CPU": 1.0}] * plan.config.dqn.env_runners
+    bundles += [{"CPU": 1.0}] * plan.config.learning.env_runners
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, plan=plan, folder=experiment.folder, train=train, select=select),
         tune.PlacementGroupFactory(bundles),
@@ -240,7 +240,7 @@ def _trial_bytes(plan: Plan) -> int:
 
 def _slots(plan: Plan) -> int:
     """How many trials the connected cluster holds at once; ConfigError where that is none."""
-    processors = 1 + plan.config.dqn.env_runners
+    processors = 1 + plan.config.learning.env_runners
     memory = _trial_bytes(plan)
     nodes = [
         node["Resources"]
