@@ -3,8 +3,8 @@
 Trains on a generated stream through the same code as on real data, scores on a fresh one, and prints progress
 to stderr and one JSON line to stdout. A ratio is the sizer's utility over the oracle's on the same signals,
 both as expected and so free of the noise of outcomes. With dqn+ppo, `ratio` is that of the tiers, and
-`ratio_fine_tuned` that of continuous sizes, which may pass 1: the oracle takes tiers. Seconds are those of training, its own scores for
-choosing the network included, Ray's start left out.
+`ratio_fine_tuned` that of continuous sizes, which may pass 1: the oracle takes tiers. Seconds are those of
+training, its own scores for choosing the network included, Ray's start left out.
 """
 
 import argparse
