@@ -2,8 +2,9 @@
 
 Trains on a generated stream through the same code as on real data, scores on a fresh one, and prints progress
 to stderr and one JSON line to stdout. A ratio is the sizer's utility over the oracle's on the same signals,
-both as expected and so free of the noise of outcomes. Seconds are those of training, its own scores for
-choosing the network included, Ray's start left out.
+both as expected and so free of the noise of outcomes. With dqn+ppo, `ratio` is that of the tiers, and
+`ratio_fine_tuned` that of continuous sizes, which may pass 1: the oracle takes tiers. Seconds are those of
+training, its own scores for choosing the network included, Ray's start left out.
 """
 
 import argparse
@@ -270,8 +271,10 @@ def benchmark(options: argparse.Namespace) -> Figures:
 
 
 def rounded(figure: float | None) -> float | None:
-    """Four decimals, for reading."""
-    return None if figure is None else round(float(figure), 4)
+    """Four decimals, for reading; three digits of what is smaller; a verdict as it is."""
+    if figure is None or isinstance(figure, bool):
+        return figure
+    return round(float(figure), 4) if abs(figure) >= 0.01 else float(f"{figure:.3g}")
 
 
 def main() -> None:

@@ -18,7 +18,8 @@ KEYS = {"task", "algo", "reward", "ratio", "skill", "realised", "env_steps", "se
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "QUICK", Sizes(train=3_000, select=1_200, test=2_400, fitted=2_000))
-    monkeypatch.setattr(benchmark, "QUICK_PRESET", {"dqn.env_steps": 2_000, "dqn.report_every": 500})
+    steps = {"dqn.env_steps": 2_000, "ppo.env_steps": 2_000, "fine_tune.env_steps": 2_000}
+    monkeypatch.setattr(benchmark, "QUICK_PRESET", {**steps, "dqn.report_every": 500})
 
 
 def run(
@@ -67,6 +68,28 @@ def test_learner_trains_through_the_code_of_real_data(
     assert (config.dqn.environments, config.reward, config.session.whole_days) == (16, table_reward, True)
     assert (train.reward == train.expected).all() == (reward == "expected")
     assert not (train.gross_r[:100] == select.gross_r[:100]).all(), "chosen on the signals it learned from"
+
+
+def test_fine_tune_is_measured_beside_its_tiers_with_the_verdict(
+    ray_cluster: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("--set", "fine_tune.train_batch_size=512", "--set", "fine_tune.minibatch_size=128")
+    figures, _ = run(monkeypatch, capsys, "--algo", "dqn+ppo", "--set", "fine_tune.band=0.01", *small)
+    assert set(figures) >= KEYS
+    assert figures["fine_tune_steps"][0] >= 2_000
+    assert figures["ratio_fine_tuned"] != figures["ratio"]
+    # 1 % of a size moves no utility by more than some 2 %
+    assert figures["ratio_fine_tuned"][0] == pytest.approx(figures["ratio"][0], abs=0.03)
+    assert figures["served"] == [figures["select_lower_bound"][0] > 0.0]
+
+
+def test_masked_ppo_is_measured_too(
+    ray_cluster: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("--set", "ppo.train_batch_size=512", "--set", "ppo.minibatch_size=128")
+    figures, _ = run(monkeypatch, capsys, "--algo", "ppo", "--set", "ppo.warm_start=plugin", *small)
+    assert set(figures) >= KEYS
+    assert figures["ratio"][0] > 0.5
 
 
 def test_plug_in_is_fitted_on_outcomes_and_gains_from_planning(

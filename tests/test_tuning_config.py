@@ -154,3 +154,4 @@ def test_fine_tune_and_warm_start_are_bounded(given: dict[str, object], path: st
 def test_fine_tune_is_a_small_network_within_fifteen_percent() -> None:
     settings = parse().fine_tune
     assert (settings.band, settings.hidden) == (0.15, (64,))
+    assert settings.minibatch_size <= settings.train_batch_size

@@ -139,6 +139,10 @@ class FineTuneSettings(_PPO):
     hidden: tuple[Units, ...] = Field(
         (64,), min_length=1, max_length=8, description="units of each hidden layer"
     )
+    train_batch_size: int = Field(
+        4_096, ge=1, le=10_000_000, description="environment steps that one update learns from"
+    )
+    minibatch_size: int = Field(512, ge=1, le=1_000_000, description="steps in one step of the optimizer")
 
 
 class PredictorSettings(_Settings):
