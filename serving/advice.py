@@ -41,7 +41,7 @@ class Advice(NamedTuple):
 
     wanted: float  # before the limits
     proposed: float  # among the legal tiers
-    values: Floats  # [6]
+    values: Floats | None  # [6], R-utility; None of a policy that prefers sizes without valuing them
     outside: bool
     situation: Situation
 
@@ -107,7 +107,9 @@ def advise(
             raise NoAdvice(f"{name} is not finite")
     if min(proposed[0], wanted[0]) < 0.0:
         raise NoAdvice("the size is negative")
-    return Advice(float(wanted[0]), float(proposed[0]), values[0], bool(outside[0]), situation)
+    # What PPO's network says of the tiers are log odds, not utilities.
+    told = None if meta.algo == "ppo" else values[0]
+    return Advice(float(wanted[0]), float(proposed[0]), told, bool(outside[0]), situation)
 
 
 def _fields(signal: Signal, rows: Floats, ranks: VolatilityRanks) -> Floats:

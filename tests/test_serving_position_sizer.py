@@ -409,6 +409,16 @@ def test_features_of_another_shape_are_refused(market: Any) -> None:
         feature_row(market)
 
 
+def test_preferences_of_a_policy_gradient_are_not_shown_as_utilities() -> None:
+    valued, preferred = (
+        PositionSizer(bundle(0, algo=algo), "STAGING").get_sizing_recommendation(SIGNAL, ROW, FRESH, Limits())
+        for algo in ("dqn", "ppo")
+    )
+    assert valued.multiplier == preferred.multiplier
+    assert all(rung["value"] is not None for rung in valued.details["ladder"])
+    assert all(rung["value"] is None for rung in preferred.details["ladder"])
+
+
 def test_expected_utility_is_the_plug_ins_own_value() -> None:
     plug_in = bundle(0, algo="plugin")
     details = (
