@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 import ray._private.utils
 from ray.cluster_utils import Cluster
+from ray.job_submission import JobStatus, JobSubmissionClient
 
 from market.errors import ConfigError
 from mlops.registry import read_export
 from tests.test_project_tree import ROOT
+from tests.test_tuning_jobs import cluster as job_cluster  # noqa: F401 (a fixture)
 from tests.test_tuning_tune import processes_with
 from tuning import samplers
+from tuning.jobs import submit, wait
 from tuning.samplers import Samplers
 
 SECONDS = 240  # for an event on a crowded machine
@@ -245,3 +248,38 @@ def test_killed_command_leaves_no_process_and_is_resumed_from_its_checkpoint(tmp
     again = subprocess.run([*command, "--resume"], env=environment(home), **PLACE)
     assert again.returncode == 0, again.stderr
     assert [one.digest for one in read_export(home)] == [version.digest]
+
+
+@pytest.mark.timeout(600)
+def test_stopped_job_writes_a_checkpoint_that_another_job_goes_on_from(
+    job_cluster: JobSubmissionClient,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "home"
+    # No checkpoint on its own: the one that is there was written because of the stop.
+    command = small(tmp_path, checkpoint_every=10**6)
+    variables = {"BALLAST_HOME": str(home)}
+    job = submit(job_cluster, command, ROOT, environment=variables)
+
+    def scored() -> bool:
+        assert not job_cluster.get_job_status(job).is_terminal(), job_cluster.get_job_logs(job)
+        return any(path.read_text() for path in home.glob("runs/*/sizer.work/curve.jsonl"))
+
+    until(scored)
+    job_cluster.stop_job(job)
+    ended = wait(job_cluster, job, timeout_s=SECONDS)
+    assert ended.status == JobStatus.STOPPED, job_cluster.get_job_logs(job)
+    (saved,) = home.glob("runs/*/sizer.work/steps-*")
+    kept = json.loads((saved / "state.json").read_text())["curve"]
+    assert kept
+    assert kept[-1][0] < 6_000
+    assert not read_export(home)
+
+    resumed = submit(job_cluster, [*command, "--resume"], ROOT, environment=variables)
+    ended = wait(job_cluster, resumed, timeout_s=SECONDS)
+    assert ended.status == JobStatus.SUCCEEDED, job_cluster.get_job_logs(resumed)
+    (path,) = home.glob("runs/*/sizer/facts.json")
+    facts = json.loads(path.read_text())
+    assert facts["curve"][: len(kept)] == kept
+    assert facts["curve"][-1][0] >= 6_000
+    assert len(read_export(home)) == 1
