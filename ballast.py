@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tuning.config import TrainConfig
     from tuning.examples import Example
     from tuning.experiment import Trial
+    from tuning.seeds import Spread
     from tuning.train import Result, Training
 
 app = typer.Typer(
@@ -150,6 +151,9 @@ def train(
     algo: Annotated[str | None, typer.Option(help="dqn, ppo, dqn+ppo or plugin")] = None,
     config: ConfigOption = None,
     seed: SeedOption = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=100, help="train so many seeds, register the median on the select part")
+    ] = 1,
     resume: Annotated[
         bool, typer.Option("--resume", help="go on with the newest run of this configuration")
     ] = False,
@@ -164,7 +168,7 @@ def train(
         "predictor.epochs": epochs,
         "seed": seed,
     }
-    _, result = _train(_config(config, overrides, preset), mode, resume=resume)
+    _, result = _train(_config(config, overrides, preset), mode, resume=resume, seeds=seeds)
     if result.comparison is not None:
         _show(result)
     console.print(f"run  {result.folder}")
@@ -464,16 +468,41 @@ def _say_ray_mode() -> None:
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(own_token(home()))
 
 
-def _train(config: "TrainConfig", mode: str, *, resume: bool) -> "tuple[Training, Result]":
+def _train(config: "TrainConfig", mode: str, *, resume: bool, seeds: int = 1) -> "tuple[Training, Result]":
     _say_ray_mode()
     from tuning.train import start
 
     listener = ConsoleListener()
     training = start(config, home(), listener, resume=resume)
     try:
-        return training, training.run(mode)
+        if seeds == 1:
+            return training, training.run(mode)
+        from tuning.seeds import train_seeds
+
+        spread = train_seeds(training, mode, seeds)
     finally:
         listener.close()
+    _show_spread(spread)
+    return spread.median.training, spread.result
+
+
+def _show_spread(spread: "Spread") -> None:
+    """Every seed's scores, and how far they lie apart."""
+    from statistics import median
+
+    table = Table("seed", "select part, R", "test: over the rule, R", "over the plug-in, R", box=SIMPLE_HEAD)
+    rows = [[one.select, one.over_rule, one.over_plug_in] for one in spread.trained]
+    for one, figures in zip(spread.trained, rows, strict=True):
+        cells = ["" if figure is None else f"{figure:+.4f}" for figure in figures]
+        table.add_row(str(one.seed), *cells, style="bold" if one is spread.median else None)
+    columns = [[figure for figure in column if figure is not None] for column in zip(*rows, strict=True)]
+    for name, of in (("best", max), ("median", median), ("worst", min)):
+        table.add_row(name, *(f"{of(column):+.4f}" if column else "" for column in columns))
+    console.print(table)
+    console.print(
+        f"seed {spread.median.seed} is the median on the select part, and is registered; "
+        "what the test part says of a seed decides nothing"
+    )
 
 
 def _show(result: "Result") -> None:

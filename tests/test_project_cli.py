@@ -130,7 +130,7 @@ def test_preset_is_the_base_that_file_and_options_go_on_top_of(
 ) -> None:
     asked: list[TrainConfig] = []
 
-    def remember(config: TrainConfig, mode: str, *, resume: bool) -> None:
+    def remember(config: TrainConfig, mode: str, *, resume: bool, seeds: int) -> None:
         asked.append(config)
         raise ConfigError("enough", mode, "nothing is trained here")
 

@@ -81,6 +81,31 @@ def test_a_file_gives_what_its_mapping_gives(tmp_path: Path, name: str) -> None:
     assert parse(path) == parse(str(path)) == parse({"dqn": {"env_steps": 5}})
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("c.yaml", "ppo:\n  clip: 1.5\n", "ppo.clip: got 1.5; give a finite number above 0 and at most 1"),
+        (
+            "c.yaml",
+            "dqn:\n  gama: 1\n",
+            "dqn.gama: got 1; there is no such key; choose one of checkpoint_every",
+        ),
+        ("c.yaml", "dqn:\n  hidden: [64, 32.5]\n", "dqn.hidden.1: got 32.5; give a list of numbers"),
+        ("c.yaml", "fractions:\n- 0.7\n- 0.1\n- 2\n", "fractions.2: got 2; give a list of 3 numbers, each"),
+        ("c.json", '{"limits": {"base_risk": 0.6}}', "limits.base_risk: got 0.6; give"),
+        ("c.json", '{"dqn": {"hidden": [64, 5000]}}', "dqn.hidden.1: got 5000; give a list of numbers"),
+        ("c.json", '{"dqn": [1, 2]}', "dqn: got [1, 2]; give keys and values"),
+        ("c.json", '{"limits": {"risk": {"base": 1}}}', "limits.risk: got {'base': 1}; there is no such key"),
+    ],
+)
+def test_a_file_is_refused_by_key_path_value_and_range(
+    tmp_path: Path, name: str, content: str, complaint: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    assert str(refusal(path)).startswith(complaint)
+
+
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").touch()
     assert parse(tmp_path / "empty.yaml") == TrainConfig()

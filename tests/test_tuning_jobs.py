@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,12 @@ ray.shutdown()
 """
 
 
-def free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 def await_agent(cluster: JobSubmissionClient) -> None:
@@ -54,10 +56,10 @@ def await_agent(cluster: JobSubmissionClient) -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[JobSubmissionClient]:
-    port, agent_port = free_ports()
+    ports = free_ports(3)
     with tempfile.TemporaryDirectory(prefix="bl-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         head = subprocess.Popen(
-            [sys.executable, "-c", HEAD, folder, str(port), str(agent_port)],
+            [sys.executable, "-c", HEAD, folder, *map(str, ports)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -67,7 +69,7 @@ def cluster() -> Iterator[JobSubmissionClient]:
         try:
             assert head.stdout is not None
             assert head.stdout.readline() == b"up\n"
-            cluster = client(f"http://127.0.0.1:{port}")
+            cluster = client(f"http://127.0.0.1:{ports[0]}")
             await_agent(cluster)
             yield cluster
         finally:

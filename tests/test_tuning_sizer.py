@@ -181,12 +181,17 @@ def test_finished_run_is_not_trained_again(ray_cluster: str, tmp_path: Path) -> 
     assert len(told) == len(curve)
 
 
-def test_checkpoint_of_another_table_or_configuration_is_refused(ray_cluster: str, tmp_path: Path) -> None:
+def test_checkpoint_of_another_table_configuration_or_features_is_refused(
+    ray_cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train_sizer(stream(), None, tiny(), tmp_path, quiet)
     with pytest.raises(ConfigError, match=r"checkpoint\.table"):
         train_sizer(later(), None, tiny(), tmp_path, quiet)
     with pytest.raises(ConfigError, match=r"checkpoint\.config"):
         train_sizer(stream(), None, tiny(gamma=0.5), tmp_path, quiet)
+    monkeypatch.setattr("tuning.sizer.fingerprint", lambda: "another")
+    with pytest.raises(ConfigError, match=r"checkpoint\.feature_fingerprint.*\(here: another\)"):
+        train_sizer(stream(), None, tiny(), tmp_path, quiet)
 
 
 def test_resumed_training_goes_on_where_the_last_checkpoint_was(ray_cluster: str, tmp_path: Path) -> None:

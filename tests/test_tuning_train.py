@@ -101,6 +101,15 @@ def test_a_resumed_run_goes_on_after_the_last_finished_stage(
     assert [version.version for version in read_export(copy)] == [1]
 
 
+def test_a_run_with_features_of_another_definition_is_not_resumed(
+    finished: tuple[Path, Training, Result, Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, _, _, _ = finished
+    monkeypatch.setattr("tuning.train.fingerprint", lambda: "another")
+    with pytest.raises(ConfigError, match=r"feature_fingerprint: got '[0-9a-f]{64}'.*leave --resume out"):
+        start(config(), home, Recorder(), resume=True)
+
+
 def test_two_runs_of_one_configuration_make_one_bundle_and_one_version(
     finished: tuple[Path, Training, Result, Recorder],
 ) -> None:

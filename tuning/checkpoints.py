@@ -16,15 +16,16 @@ from market.home import write_atomically
 
 STATE_FILE: Final = "state.json"
 PREFIX: Final = "steps-"
+DRAFT: Final = ".draft-"
 
 
 def save(root: Path, steps: int, state: Mapping[str, Any], write: Callable[[Path], None]) -> None:
-    """Add the checkpoint of `steps` environment steps and remove older ones.
+    """Add the checkpoint of `steps` environment steps; remove older ones, and drafts of a killed process.
 
     `write` fills a draft folder; `state` is kept beside as JSON. The checkpoint appears by one rename.
     """
     root.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=root))
+    draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=root))
     try:
         write(draft)
         (draft / STATE_FILE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
@@ -36,7 +37,7 @@ def save(root: Path, steps: int, state: Mapping[str, Any], write: Callable[[Path
         _sync(root)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    for old in _all(root)[:-1]:
+    for old in [*_all(root)[:-1], *_drafts(root)]:
         shutil.rmtree(old)
 
 
@@ -69,12 +70,16 @@ def adopt(root: Path, identity: Mapping[str, str]) -> None:
 
 def clear(root: Path) -> None:
     """Remove every checkpoint, and drafts that a killed process left."""
-    for path in [*root.glob(f"{PREFIX}*"), *root.glob(".draft-*")]:
+    for path in [*_all(root), *_drafts(root)]:
         shutil.rmtree(path)
 
 
 def _all(root: Path) -> list[Path]:
     return sorted(root.glob(f"{PREFIX}*"))
+
+
+def _drafts(root: Path) -> list[Path]:
+    return list(root.glob(f"{DRAFT}*"))
 
 
 def _sync(path: Path) -> None:

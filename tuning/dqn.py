@@ -24,9 +24,10 @@ from ray.rllib.utils.metrics import (
 from tuning.learner import one_step
 from tuning.log_folder import OwnFolder
 from tuning.replay import TransitionReplay
+from tuning.samplers import Samplers
 
 
-class ArrayDQN(OwnFolder, DQN):
+class ArrayDQN(OwnFolder, Samplers, DQN):
     """DQN over a `tuning.replay.TransitionReplay`.
 
     Each round samples one fragment of every environment, then makes ``training_intensity`` times as many

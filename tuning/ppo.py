@@ -7,7 +7,8 @@ to make of it. Knows nothing of sizing.
 from ray.rllib.algorithms.ppo import PPO
 
 from tuning.log_folder import OwnFolder
+from tuning.samplers import Samplers
 
 
-class ArrayPPO(OwnFolder, PPO):
+class ArrayPPO(OwnFolder, Samplers, PPO):
     """PPO for `tuning.rollout.ArrayEnvRunner` and `tuning.learner.ArrayPPOLearner`."""

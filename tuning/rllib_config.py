@@ -24,6 +24,7 @@ from tuning.dqn import ArrayDQN
 from tuning.learner import ArrayDQNLearner, ArrayPPOLearner
 from tuning.ppo import ArrayPPO
 from tuning.rollout import ArrayEnvRunner
+from tuning.samplers import ANSWER_WITHIN
 
 NO_CLIP = float("inf")
 
@@ -151,6 +152,7 @@ def assembled(
             num_envs_per_env_runner=settings.environments,
             gym_env_vectorize_mode="vector_entry_point",
         )
+        .fault_tolerance(restart_failed_env_runners=True, env_runner_health_probe_timeout_s=ANSWER_WITHIN)
         # Neither means anything for tiers; a continuous action is clamped by the environment's own guardrail.
         .environment(normalize_actions=False, clip_actions=False)
         .rl_module(rl_module_spec=module)

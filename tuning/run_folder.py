@@ -22,6 +22,7 @@ from market.home import write_atomically
 
 Arrays = dict[str, npt.NDArray[Any]]
 CONFIG_FILE = "config.json"
+RUNS = "runs"
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,27 @@ class RunFolder:
         Nothing is written before the first stage has something to keep: what is refused leaves no trace.
         """
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        return cls(home / "runs" / f"{stamp}-{config_digest[:8]}", config)
+        return cls(home / RUNS / f"{stamp}-{config_digest[:8]}", config)
 
     @classmethod
     def latest(cls, home: Path, config_digest: str) -> Self:
         """The newest run of this configuration; ConfigError where there is none to resume."""
-        runs = sorted((home / "runs").glob(f"*-{config_digest[:8]}"))
+        runs = sorted((home / RUNS).glob(f"*-{config_digest[:8]}"))
         if not runs:
             raise ConfigError(
                 "--resume", config_digest[:8], "no run of this configuration yet; leave --resume out"
             )
         return cls(runs[-1])
+
+    def within(self, name: str, config: Mapping[str, Any]) -> Self:
+        """A run of its own in this one's folder."""
+        return type(self)(self.folder / name, config)
+
+    @property
+    def name(self) -> str:
+        """Name of the run; of one within another, after that one's."""
+        own, outer = self.folder.name, self.folder.parent.name
+        return own if outer == RUNS else f"{outer}-{own}"
 
     def done(self, stage: str) -> bool:
         """Whether the stage has finished."""
@@ -62,7 +73,10 @@ class RunFolder:
         return path
 
     def write(self, stage: str, arrays: Mapping[str, Arrays], facts: Mapping[str, Any]) -> None:
-        """Finish a stage: ``<name>.npz`` for each of `arrays`, and ``facts.json``."""
+        """Finish a stage: ``<name>.npz`` for each of `arrays`, and ``facts.json``.
+
+        What it needed to resume goes, and what killed processes left of it.
+        """
         self._open()
         draft = Path(tempfile.mkdtemp(prefix=f".{stage}-", dir=self.folder))
         try:
@@ -74,7 +88,21 @@ class RunFolder:
             os.replace(draft, self.folder / stage)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        shutil.rmtree(self.folder / f"{stage}.work", ignore_errors=True)
+        for left in [self.folder / f"{stage}.work", *self.folder.glob(f".{stage}-*")]:
+            shutil.rmtree(left, ignore_errors=True)
+
+    def share(self, stage: str, other: "RunFolder") -> None:
+        """Have a stage that another run has finished, if not here already; a link where there can be one."""
+        if self.done(stage):
+            return
+        self._open()
+        draft = Path(tempfile.mkdtemp(prefix=f".{stage}-", dir=self.folder))
+        try:
+            for path in (other.folder / stage).iterdir():
+                _link(path, draft / path.name)
+            os.replace(draft, self.folder / stage)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
     def arrays(self, stage: str, name: str) -> Arrays:
         """The arrays of a finished stage."""
@@ -95,3 +123,10 @@ class RunFolder:
         path = self.folder / CONFIG_FILE
         if not path.exists():
             write_atomically(path, json.dumps(self.config, indent=1, allow_nan=False).encode())
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, target)

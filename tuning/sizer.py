@@ -28,6 +28,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LI
 
 from envs.signal_table import SignalTable
 from envs.sizing_env import Episodes
+from features.spec import fingerprint
 from market.home import write_atomically
 from policies.hybrid import Network
 from policies.modules import export
@@ -71,7 +72,7 @@ def train_sizer(
     those of an uninterrupted run. On SIGTERM a checkpoint is written and the process exits with 143.
 
     Without remote samplers, the same seed gives the same weights on the same machine. Raises ConfigError for
-    an algorithm that is not trained here, and for a checkpoint of another configuration or table.
+    an algorithm that is not trained here, and for a checkpoint of other features, configuration or table.
     """
     run = Run(train, select, config, folder, observe=observe)
     carry_out(run, progress, resume=resume)
@@ -109,7 +110,11 @@ class Run:
         self.train, self.select, self.config, self.folder = train, select, config, folder
         self.settings = settings or config.learning
         self.observe = observe
-        self.identity = {"config": config.digest(), "table": table_digest(train)}
+        self.identity = {
+            "feature_fingerprint": fingerprint(),
+            "config": config.digest(),
+            "table": table_digest(train),
+        }
         self.total = total_steps(train, config, self.settings)
         self.steps = self.episodes = self.saved = 0
         self.curve: Curve = []
@@ -207,7 +212,7 @@ def _train(run: Run, checkpoint: Path | None, progress: Progress, asked_to_end: 
             algorithm.restore_from_path(str(checkpoint / RLLIB_FOLDER))
             if isinstance(algorithm, ArrayDQN):
                 _refill(algorithm, checkpoint)
-        while not run.finished:
+        while not (run.finished or asked_to_end.is_set()):
             algorithm.train()
             steps, episodes = (
                 int(algorithm.metrics.peek((ENV_RUNNER_RESULTS, name), default=0))
@@ -217,8 +222,6 @@ def _train(run: Run, checkpoint: Path | None, progress: Progress, asked_to_end: 
             progress(min(steps, run.total), run.total, score)
             if run.finished or asked_to_end.is_set() or steps - run.saved >= run.settings.checkpoint_every:
                 run.save(algorithm)
-            if asked_to_end.is_set():
-                raise SystemExit(TERMINATED)
     finally:
         algorithm.stop()
 
@@ -284,7 +287,10 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _termination() -> Iterator[threading.Event]:
-    """An event set by SIGTERM for the length of the block; outside the main thread nobody can listen."""
+    """An event set by SIGTERM, after which the block's end is the process's.
+
+    Outside the main thread nobody can listen.
+    """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -298,3 +304,5 @@ def _termination() -> Iterator[threading.Event]:
         yield asked
     finally:
         signal.signal(signal.SIGTERM, before)
+    if asked.is_set():
+        raise SystemExit(TERMINATED)

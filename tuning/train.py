@@ -113,22 +113,23 @@ class Training:
 
     def __init__(self, config: TrainConfig, run: RunFolder, home: Path, listener: Listener) -> None:
         self.config, self.folder, self.home, self.listener = config, run, home, listener
+        self.tags: dict[str, str] = {}  # what else the registry is told
         self._compared: tuple[Comparison, list[Walk], Prepared] | None = None
 
     def run(self, mode: str) -> Result:
         """Run the mode's stages in order; ConfigError for an unknown mode."""
         if mode not in MODES:
             raise ConfigError("--mode", mode, f"give one of {', '.join(MODES)}")
-        self._finish(MODES[mode])
+        self.finish(MODES[mode])
         return self.result()
 
     def prepare(self) -> Prepared:
         """Run the stages before the sizer, and the tables that it learns from and is judged on."""
-        self._finish(PREPARATION)
-        trades, rows = self._trades()
-        return tables(trades, rows, self._outcome_fit(), self.config)
+        self.finish(PREPARATION)
+        return self.prepared()
 
-    def _finish(self, stages: Iterable[str]) -> None:
+    def finish(self, stages: Iterable[str]) -> None:
+        """Run those of the stages that are not done, in their order."""
         for stage in stages:
             resumed = self.folder.done(stage)
             if not resumed:
@@ -291,7 +292,7 @@ class Training:
 
     def _evaluate(self) -> None:
         comparison, paths, prepared = self._compare()
-        report = self.home / "reports" / f"{self.folder.folder.name}.html"
+        report = self.home / "reports" / f"{self.folder.name}.html"
         trades, _ = self._trades()
         test = prepared.test
         meta = {
@@ -340,6 +341,7 @@ class Training:
             "config": self.config.digest(),
             "feature_fingerprint": fingerprint(),
             "revision": _revision(),
+            **self.tags,
         }
         if "fine_tune" in self.folder.facts("sizer"):
             tags["fine_tune"] = self.folder.facts("sizer")["fine_tune"]
@@ -360,6 +362,11 @@ class Training:
         return newest_signal(self._markets(), self._trades()[0])
 
     # --- what finished stages hold ---
+
+    def prepared(self) -> Prepared:
+        """The tables that the sizer learns from and is judged on."""
+        trades, rows = self._trades()
+        return tables(trades, rows, self._outcome_fit(), self.config)
 
     def _markets(self) -> tuple[Bars, ...]:
         return tuple(bars_from_arrays(self.folder.arrays("load", name)) for name in self.folder.names("load"))
@@ -469,8 +476,17 @@ def start(config: TrainConfig, home: Path, listener: Listener, *, resume: bool) 
     rule(config.rule)  # a misspelt one is told at once, not after the stages before it
     digest = config.digest()
     if resume:
-        return Training(config, RunFolder.latest(home, digest), home, listener)
+        run = RunFolder.latest(home, digest)
+        _check_features(run)
+        return Training(config, run, home, listener)
     return Training(config, RunFolder.start(home, digest, config.model_dump(mode="json")), home, listener)
+
+
+def _check_features(run: RunFolder) -> None:
+    """Refuse a run whose features were computed by another definition: what follows would not know."""
+    if run.done("features") and (kept := run.facts("features")["fingerprint"]) != fingerprint():
+        mend = f"the features of {run.name} are not today's ({fingerprint()}): leave --resume out"
+        raise ConfigError("feature_fingerprint", kept, mend)
 
 
 def _revision() -> str:
