@@ -42,7 +42,7 @@ PLANNED_ON: Final = 2_000  # signals that stand for the law when the plug-in pla
 
 # What the task itself asks for, beside the defaults that real data gets too. L1: no signal bears on a later
 # one. L2, L3: a target network that follows in small steps, and what all six tiers would have brought. The
-# discount of L2 leaves 0.999 of the optimum within reach; on L3 a longer view measured worse (docs/learning.md).
+# discount of L2 leaves 0.999 of the optimum within reach; on L3 a longer view did worse: docs/learning.md.
 AHEAD: Final = {
     "dqn.counterfactual": True,
     "dqn.double_q": True,
