@@ -5,7 +5,7 @@ Knows nothing of policies or rewards. State is flat arrays changed in place by t
 account and thousands go through the same arithmetic.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numba
 import numpy as np
@@ -49,6 +49,10 @@ class Ledger:
             np.zeros(slots),
             np.zeros(slots),
         )
+
+    def repeated(self, times: int) -> "Ledger":
+        """Copies: `times` of each account in a row."""
+        return Ledger(*(np.repeat(getattr(self, column.name), times, axis=0) for column in fields(self)))
 
     def reset(self, rows: npt.NDArray[np.bool_] | Integers, drawdown: Floats) -> None:
         """Start `rows` again with equity 1 and a peak that leaves them at the given drawdown (fractions)."""

@@ -4,7 +4,8 @@ A step is one signal: the action is a tier, the reward its utility, and the ledg
 Knows nothing of learning; every number comes from the signal table, the guardrail and the ledger.
 """
 
-from typing import Any
+from copy import copy
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -42,6 +43,14 @@ class Session(BaseModel):
         default=False,
         description="whether an episode starts only with the first signal of a UTC day, its budget unspent",
     )
+
+
+class Alternatives(NamedTuple):
+    """What the six tiers of N pending signals would bring."""
+
+    legal: Bools  # [N, 6]
+    rewards: Floats  # [N, 6]; an illegal tier's are those of the tier it is floored to
+    observations: Rows  # [N, 6, 11 or 12], of what follows
 
 
 class Episodes:
@@ -119,6 +128,20 @@ class Episodes:
         self.place(size)
         return utility
 
+    def alternatives(self) -> Alternatives:
+        """What each tier would bring the pending signals; the accounts themselves stay as they are.
+
+        What an account does cannot change the stream, so that every alternative is as exact as the step taken
+        (Sinclair et al. 2023). Call it after `look` and before `act`.
+        """
+        times, each = len(TIERS), copy(self)
+        each.ledger = self.ledger.repeated(times)
+        for name in ("row", "end", "started", "over", "multiplier", "cap", "cap_rule"):
+            setattr(each, name, np.repeat(getattr(self, name), times))
+        shape = (len(self.row), times)
+        rewards = each.act(np.tile(np.arange(times), len(self.row))).reshape(shape)
+        return Alternatives(self.mask, rewards, each.look().reshape(*shape, self.width))
+
     def place(self, multiplier: Floats) -> None:
         """Open trades of the given size, float64[N] within `cap`, and go on to the next signals."""
         here = self.here()
@@ -154,8 +177,16 @@ class SizingVectorEnv(VectorEnv[Rows, Integers, npt.NDArray[Any]]):
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012 (gymnasium's own form)
 
     def __init__(
-        self, table: SignalTable, limits: Limits, num_envs: int, session: Session | None = None
+        self,
+        table: SignalTable,
+        limits: Limits,
+        num_envs: int,
+        session: Session | None = None,
+        *,
+        counterfactual: bool = False,
     ) -> None:
+        """`counterfactual`: whether a step's info holds the `Alternatives` to it, by their names."""
+        self.counterfactual = counterfactual
         self.episodes = Episodes(table, limits, num_envs, session or Session())
         self.num_envs = num_envs
         self.single_observation_space, self.single_action_space = spaces(self.episodes.session)
@@ -176,11 +207,12 @@ class SizingVectorEnv(VectorEnv[Rows, Integers, npt.NDArray[Any]]):
     def step(self, actions: Integers) -> tuple[Rows, Floats, Bools, Bools, dict[str, Any]]:
         """Size one signal per account; `actions` are tiers, int[N]."""
         finished = self.episodes.over.copy()
+        info = self.episodes.alternatives()._asdict() if self.counterfactual else {}
         reward = self.episodes.act(np.asarray(actions, dtype=np.int64))
         if finished.any():
             self.episodes.start_anywhere(finished, self.np_random)
         observation = self.episodes.look()
-        return observation, reward, self.episodes.over.copy(), np.zeros(self.num_envs, dtype=np.bool_), {}
+        return observation, reward, self.episodes.over.copy(), np.zeros(self.num_envs, dtype=np.bool_), info
 
     def action_masks(self) -> Bools:
         """Legal tiers of the pending signals, bool[N, 6]."""

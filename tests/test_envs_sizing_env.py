@@ -2,6 +2,7 @@
 future.
 """
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -201,3 +202,35 @@ def test_whole_days_start_every_episode_with_the_first_signal_of_a_day() -> None
         firsts = (rows == 0) | (days[rows] != days[rows - 1])
         assert firsts.all() == whole
         assert len(set(rows)) > 16
+
+
+@pytest.mark.parametrize(
+    ("limits", "session"),
+    [(Limits(max_daily_risk=0.02, max_drawdown=0.1), Session(days=6)), (Limits(allow_skip=False), Session())],
+)
+def test_every_alternative_is_what_taking_that_tier_brings(limits: Limits, session: Session) -> None:
+    env = SizingVectorEnv(table_of(400, hours_between=3), limits, 16, session, counterfactual=True)
+    plain = SizingVectorEnv(env.episodes.table, limits, 16, session)
+    env.reset(seed=0)
+    plain.reset(seed=0)
+    random, ended, forbidden = np.random.default_rng(0), 0, 0
+    for _ in range(60):
+        going_on = ~env.episodes.over
+        taken = []
+        for tier in range(6):
+            other = deepcopy(plain)
+            taken.append(other.step(np.full(16, tier)))
+        actions = random.integers(0, 6, 16)
+        mask = env.action_masks()
+        stepped, as_ever = env.step(actions), plain.step(actions)
+        told = stepped[4]
+        for tier, (rows, rewards, over, _, _) in enumerate(taken):
+            np.testing.assert_array_equal(told["rewards"][going_on, tier], rewards[going_on])
+            np.testing.assert_array_equal(told["observations"][going_on, tier], rows[going_on])
+            np.testing.assert_array_equal(stepped[2][going_on], over[going_on])
+        np.testing.assert_array_equal(told["legal"], mask)
+        for mine, theirs in zip(stepped[:4], as_ever[:4], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        ended, forbidden = ended + int(stepped[2].sum()), forbidden + int((~mask).sum())
+    assert ended > 0
+    assert forbidden > 0

@@ -1,5 +1,7 @@
 """The replay of transitions holds what was stepped, draws it uniformly, and its draws can be repeated."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from tuning.replay import TransitionReplay
@@ -85,3 +87,20 @@ def test_same_seed_draws_the_same_and_a_restored_buffer_goes_on_drawing_it() -> 
     for kept in (one, restored):
         kept.add([rollout(500, 7, True)])
     np.testing.assert_array_equal(restored.sample(80)["new_obs"], one.sample(80)["new_obs"])
+
+
+def test_told_alternatives_take_the_place_of_the_step_taken_and_the_forbidden_are_left_out() -> None:
+    taken = rollout(10, 3, True)  # four rows, the second a reset
+    legal = np.array([[1, 0, 1], [1, 1, 1], [1, 0, 0], [1, 1, 1]], dtype=bool)[:, None]
+    rewards = 100.0 * taken.observations[:-1, :, :1] + np.arange(3)
+    following = np.repeat(1_000.0 * rewards[..., None], 2, axis=-1).astype(np.float32)
+    told = {"legal": legal, "rewards": rewards, "observations": following}
+    kept = replay()
+    kept.add([replace(taken, alternatives=told)])
+    assert len(kept) == 2 + 1 + 3
+    stored = kept.get_state()["columns"]
+    assert stored["obs"][:, 0].tolist() == [10, 10, 11, 12, 12, 12]
+    assert stored["actions"].tolist() == [0, 2, 0, 0, 1, 2]
+    np.testing.assert_array_equal(stored["rewards"], 100 * stored["obs"][:, 0] + stored["actions"])
+    np.testing.assert_array_equal(stored["new_obs"][:, 1], 1_000 * stored["rewards"])
+    assert stored["terminateds"].tolist() == [False, False, False, True, True, True]

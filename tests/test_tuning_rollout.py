@@ -15,7 +15,10 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.tune.registry import register_env
 
+from envs.guardrails import Limits
+from envs.sizing_env import Session, SizingVectorEnv
 from market.errors import ConfigError
+from tests.test_envs_sizing_env import table_of as stream
 from tuning.rollout import ArrayEnvRunner, Rollout
 
 ENVIRONMENTS = 3
@@ -125,6 +128,32 @@ def test_fragments_equal_environments_stepped_one_by_one(actions: gym.Space[Any]
                 assert (rollout.terminated[step, n], rollout.truncated[step, n]) == (terminated, truncated)
                 over[n] = terminated or truncated
         np.testing.assert_allclose(rollout.observations[-1], expected, rtol=1e-6)
+
+
+def test_what_the_environment_tells_of_other_actions_holds_the_step_taken_among_them() -> None:
+    def telling(context: dict[str, Any]) -> SizingVectorEnv:
+        return SizingVectorEnv(
+            stream(300), Limits(), context["num_envs"], Session(days=4), counterfactual=True
+        )
+
+    register_env("telling", telling)
+    runner = runner_of(config(fragment=40).environment("telling"))
+    rollout = one(runner.sample())
+    told = rollout.alternatives
+    assert told is not None
+    assert {name: array.shape[:3] for name, array in told.items()} == dict.fromkeys(
+        ("legal", "rewards", "observations"), (len(rollout.actions), ENVIRONMENTS, 6)
+    )
+    step, account = np.nonzero(rollout.valid)
+    action = rollout.actions[step, account]
+    np.testing.assert_allclose(
+        told["rewards"][step, account, action], rollout.rewards[step, account], rtol=1e-6
+    )
+    np.testing.assert_array_equal(
+        told["observations"][step, account, action], rollout.observations[1:][step, account]
+    )
+    assert len(rollout) == runner.get_metrics()["num_env_steps_sampled"], "counted as more than was sized"
+    assert len(rollout.transitions()["actions"]) == told["legal"][rollout.valid].sum() > len(rollout)
 
 
 @pytest.mark.parametrize("explore", [True, False])

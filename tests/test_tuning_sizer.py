@@ -123,10 +123,25 @@ def test_ppo_repeats_itself_resumes_and_counts_its_steps(ray_cluster: str, tmp_p
     assert not (saved / "replay.npz").exists()
 
 
-@pytest.mark.parametrize("algo", ["dqn", "ppo"])
+def test_counterfactuals_count_no_step_twice_and_repeat_themselves(ray_cluster: str, tmp_path: Path) -> None:
+    settings = tiny(counterfactual=True, target_rate=0.1, target_update=16)
+    (first, curve), (again, _) = (
+        train_sizer(stream(), None, settings, tmp_path / name, quiet) for name in ("one", "two")
+    )
+    assert digest(first) == digest(again)
+    plain, plain_curve = train_sizer(stream(), None, tiny(), tmp_path / "plain", quiet)
+    assert [steps for steps, _ in curve] == [steps for steps, _ in plain_curve]
+    assert digest(plain) != digest(first)
+    with np.load(next((tmp_path / "one").glob("steps-*")) / "replay.npz") as replay:
+        assert len(replay["actions"]) == 6 * curve[-1][0], "no limit of L1 ever forbids a tier"
+
+
+@pytest.mark.parametrize("algo", ["dqn", "dqn, counterfactual", "ppo"])
 def test_two_remote_samplers_train_too(ray_cluster: str, tmp_path: Path, algo: str) -> None:
+    remote = parse({"dqn": {"env_runners": 2}}, base=tiny())
     settings = {
-        "dqn": parse({"dqn": {"env_runners": 2}}, base=tiny()),
+        "dqn": remote,
+        "dqn, counterfactual": parse({"dqn": {"counterfactual": True}}, base=remote),
         "ppo": ppo(env_runners=2, env_steps=900, **SMALL_PPO),
     }
     _, curve = train_sizer(stream(), None, settings[algo], tmp_path, quiet)

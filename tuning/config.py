@@ -60,14 +60,20 @@ class DQNSettings(_Learning):
     double_q: bool = Field(
         False, description="choose the next action by the online network, value it by the target's"
     )
+    counterfactual: bool = Field(
+        False, description="learn from what every legal tier would have brought, beside the one taken"
+    )
     replay_capacity: int = Field(100_000, ge=1_000, le=10_000_000, description="transitions kept")
     train_batch_size: int = Field(1024, ge=1, le=65_536, description="transitions in one update")
     training_intensity: float = Field(
-        32.0, gt=0, le=1_024, description="replayed transitions per sampled one"
+        32.0, gt=0, le=1_024, description="replayed transitions per environment step"
     )
     learning_starts: int = Field(1_000, ge=1, description="environment steps before the first update")
     target_update: int = Field(
-        2_000, ge=1, description="environment steps between copies to the target network"
+        2_000, ge=1, description="environment steps between updates of the target network"
+    )
+    target_rate: float = Field(
+        1.0, gt=0, le=1, description="how far an update moves the target network: 1 copies, less averages"
     )
     epsilon: float = Field(1.0, ge=0, le=1, description="share of random legal actions at the first step")
     final_epsilon: float = Field(0.3, ge=0, le=1, description="the same at the last step")

@@ -41,10 +41,12 @@ class TransitionReplay(ReplayBufferInterface):
         overwritten.
         """
         for rollout in rollouts:
-            self.added += len(rollout)
-            kept = min(len(rollout), self.capacity)
+            columns = rollout.transitions()
+            arrived = len(columns["actions"])
+            self.added += arrived
+            kept = min(arrived, self.capacity)
             rows = (self.added - kept + np.arange(kept)) % self.capacity
-            for name, column in rollout.transitions().items():
+            for name, column in columns.items():
                 self.columns[name][rows] = column[len(column) - kept :]
 
     def sample(self, num_items: int | None = None, **kwargs: Any) -> Arrays:

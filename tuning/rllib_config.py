@@ -56,7 +56,13 @@ def sizing_environment(table: SignalTable, config: TrainConfig) -> str:
     stream = ray.put(table)
 
     def environment(context: dict[str, Any]) -> SizingVectorEnv:
-        return SizingVectorEnv(ray.get(stream), config.limits, context["num_envs"], config.session)
+        return SizingVectorEnv(
+            ray.get(stream),
+            config.limits,
+            context["num_envs"],
+            config.session,
+            counterfactual=config.algo == "dqn" and config.dqn.counterfactual,
+        )
 
     # Runs side by side on one cluster each have their own.
     return registered(f"ballast-sizing-{stream.hex()}", environment)
@@ -99,6 +105,7 @@ def dqn_config(settings: DQNSettings, width: int, total: int, seed: int) -> DQNC
             training_intensity=settings.training_intensity,
             num_steps_sampled_before_learning_starts=settings.learning_starts,
             target_network_update_freq=settings.target_update,
+            tau=settings.target_rate,
             epsilon=[[0, settings.epsilon], [total, settings.final_epsilon]],
             double_q=settings.double_q,
             dueling=False,

@@ -44,6 +44,7 @@ Integers = npt.NDArray[np.int64]
 
 EPISODE_CALLBACKS: Final = ("on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end")
 DECIDED: Final = (Columns.ACTIONS, Columns.ACTION_LOGP, Columns.ACTION_DIST_INPUTS)
+ALTERNATIVES: Final = ("legal", "rewards", "observations")  # [N, actions, ...], in the info of a step
 FIRST_ROWS: Final = 64  # of a rollout whose length is not known beforehand
 
 logger = logging.getLogger("ray.rllib")
@@ -62,6 +63,7 @@ class Rollout:
     weights_seq_no: int  # of the policy that acted
     logp: npt.NDArray[np.float32] | None = None  # [T, N], of the actions; a stochastic policy's alone
     action_dist_inputs: npt.NDArray[np.float32] | None = None  # [T, N, ...], the same
+    alternatives: dict[str, Array] | None = None  # what other actions would have brought, if told: see below
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.valid))
@@ -75,8 +77,21 @@ class Rollout:
         return len(self)
 
     def transitions(self) -> dict[str, Array]:
-        """Its steps in time order: columns by RLlib's names, [steps, ...] each."""
+        """Its steps in time order: columns by RLlib's names, [steps, ...] each.
+
+        Where the environment told them, all legal actions of a step take the place of the one taken.
+        """
         valid = self.valid
+        if self.alternatives is not None:
+            chosen = self.alternatives["legal"] & valid[..., None]
+            step, account, action = np.nonzero(chosen)
+            return {
+                Columns.OBS: self.observations[step, account],
+                Columns.NEXT_OBS: self.alternatives["observations"][chosen],
+                Columns.ACTIONS: action,
+                Columns.REWARDS: self.alternatives["rewards"][chosen].astype(np.float32),
+                Columns.TERMINATEDS: self.terminated[step, account],
+            }
         return {
             Columns.OBS: self.observations[:-1][valid],
             Columns.NEXT_OBS: self.observations[1:][valid],
@@ -166,7 +181,7 @@ class ArrayEnvRunner(SingleAgentEnvRunner):
                     columns = _Columns(rows)
                     columns.write(0, observations=self._observation)
                     continue
-                observation, reward, terminated, truncated = outcome
+                observation, reward, terminated, truncated, told = outcome
                 valid = ~self._over
                 columns.write(
                     row,
@@ -176,6 +191,7 @@ class ArrayEnvRunner(SingleAgentEnvRunner):
                     truncated=truncated,
                     valid=valid,
                     seconds=np.asarray(after - before),
+                    **told,
                 )
                 row += 1
                 columns.write(row, observations=observation)
@@ -214,7 +230,7 @@ class ArrayEnvRunner(SingleAgentEnvRunner):
             output[Columns.ACTION_LOGP] = law.logp(output[Columns.ACTIONS])
         return {name: output[name].cpu().numpy() for name in DECIDED if name in output}
 
-    def _step(self, actions: Array) -> tuple[Array, Floats, Bools, Bools] | None:
+    def _step(self, actions: Array) -> tuple[Array, Floats, Bools, Bools, dict[str, Array]] | None:
         """One step of all environments, or None where it failed and the environment was made anew.
 
         Steps what lies under RLlib's wrapper, which makes a dictionary per environment and step.
@@ -226,7 +242,7 @@ class ArrayEnvRunner(SingleAgentEnvRunner):
             elif self.config.clip_actions:
                 actions = clip_action(actions, space)
         try:
-            observation, reward, terminated, truncated, _ = self.env.env.step(actions)
+            observation, reward, terminated, truncated, info = self.env.env.step(actions)
         except Exception as error:
             self.metrics.log_value(NUM_ENV_STEP_FAILURES_LIFETIME, 1, reduce="lifetime_sum")
             if not self.config.restart_failed_sub_environments:
@@ -234,7 +250,8 @@ class ArrayEnvRunner(SingleAgentEnvRunner):
             logger.exception("a step of the environment failed; it is made anew")
             self.make_env()
             return None
-        return np.asarray(observation, dtype=np.float32), reward, terminated, truncated
+        told = {f"alternative {name}": info[name] for name in ALTERNATIVES if name in info}
+        return np.asarray(observation, dtype=np.float32), reward, terminated, truncated, told
 
     def _close(
         self, columns: "_Columns", steps: int, most_episodes: int | None, *, whole: bool
@@ -258,6 +275,9 @@ class ArrayEnvRunner(SingleAgentEnvRunner):
             valid &= np.arange(steps)[:, None] <= last
             if not valid.any():
                 return []
+        told = {
+            name: columns[key][:steps] for name in ALTERNATIVES if (key := f"alternative {name}") in columns
+        }
         logp, inputs = (columns[name][:steps] if name in columns else None for name in DECIDED[1:])
         return [
             Rollout(
@@ -270,6 +290,7 @@ class ArrayEnvRunner(SingleAgentEnvRunner):
                 self._weights_seq_no,
                 logp,
                 inputs,
+                told or None,
             )
         ]
 
