@@ -40,6 +40,7 @@ class TrialRow:
     seconds: float
     scores: Sequence[Score]
     error: str | None = None
+    origin: str | None = None  # the trial whose work it took over last, in population-based training
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ class Search:
         if self.scheduler == "pbt":
             found.append(
                 "Population-based training changed settings on the way: the ones shown are a trial's last, "
-                "and training with them from the start is another run."
+                "and training with them from the start is another run. "
+                "A curve jumps where its trial took over another's work."
             )
         return tuple(found)
 

@@ -76,6 +76,8 @@ def experiment(home: Path, name: str = "made", scheduler: str = "asha") -> Exper
                 "worst": score / 2, "seeds_done": done, "seconds": 3.0 * step,
                 "tiers": dict(zip(TIERS, shares.tolist(), strict=True)),
             }  # fmt: skip
+            if scheduler == "pbt":
+                row["origin"] = "t01"
             made.record(trial, row)
         for seed in range(plan.seeds if number else 1):
             made.keep(trial, seed, Found(network(random), score, finished=bool(number)))
@@ -219,4 +221,5 @@ def test_population_based_training_says_what_its_settings_are(tmp_path: Path) ->
     search = read(made)
     assert search.importance is None
     assert any("a trial's last" in caveat for caveat in search.caveats)
+    assert "work from t01" in write_report(made).read_text()
     assert "<small>dqn</small>" in write_report(made).read_text()

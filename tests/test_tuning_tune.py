@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from tests.synthetic_signals import table
 from tests.test_project_tree import ROOT
 from tuning import tune
 from tuning.config import TrainConfig, parse
-from tuning.experiment import Experiment, Plan, Trial, plan_of, standing
+from tuning.experiment import PERTURBATIONS, Experiment, Plan, Trial, plan_of, standing
 from tuning.scoring import greedy_score
 from tuning.search import read_space
 from tuning.sizer import train_sizer
@@ -304,6 +305,7 @@ def test_trial_wider_than_the_resources_is_refused(
         ({"seeds": 0}, "--seeds"),
         ({"scheduler": "random"}, "--scheduler"),
         ({"scheduler": "pbt", "seeds": 2}, "--seeds"),
+        ({"scheduler": "pbt", "trials": 1}, "--trials"),
     ],
 )
 def test_plan_that_cannot_be_is_refused(given: dict[str, Any], field: str) -> None:
@@ -327,12 +329,61 @@ def test_failed_trials_are_told_with_their_reason(
     assert not (outcome.experiment.folder / "best.json").exists()
 
 
-def test_population_based_training_hands_checkpoints_on(ray_cluster: str, tmp_path: Path) -> None:
-    outcome, _ = searched(tmp_path, plan(3, scheduler="pbt"))
+def test_population_based_training_hands_a_checkpoint_on_at_every_perturbation(
+    ray_cluster: str, tmp_path: Path
+) -> None:
+    idle, able = 1e-12, 3e-3
+    config = parse({"dqn": {**TINY, "final_learning_rate": idle}})
+    rates = {
+        "dqn.learning_rate": {"kind": "choice", "values": [idle, able]},
+        "dqn.hidden": SPACE["dqn.hidden"],
+    }
+    asked = plan_of(config, read_space(rates, config), trials=3, seeds=None, scheduler="pbt")
+    outcome, told = searched(tmp_path, asked)  # three trials on two processors
     assert [(trial.finished, trial.error) for trial in outcome.trials] == [(True, None)] * 3
-    handed = (outcome.experiment.board / "pbt_global.txt").read_text().splitlines()
-    assert handed
-    assert set(outcome.trials[0].sample) == {"dqn.learning_rate"}  # layers cannot change on the way
+    assert {trial.name for trial in told.ended} == {trial.name for trial in outcome.trials}
+    board = outcome.experiment.board
+    handed = [json.loads(line) for line in (board / "pbt_global.txt").read_text().splitlines()]
+    assert len(handed) == PERTURBATIONS  # each time the last of three
+    assert handed[0][0].endswith("=0.0000")
+    assert handed[0][4] == {"dqn.learning_rate": able}  # the first to give way is one that cannot learn
+    assert all(trial.rows[-1]["objective"] > trial.rows[0]["objective"] for trial in outcome.trials)
+    assert all(
+        [row["env_steps"] for row in trial.rows] == sorted({row["env_steps"] for row in trial.rows})
+        and trial.rows[-1]["env_steps"] == TINY["env_steps"]
+        and {row["generation"] for row in trial.rows} == set(range(1, PERTURBATIONS + 1))
+        for trial in outcome.trials
+    )
+    taken = [trial for trial in outcome.trials if trial.origin is not None]
+    assert taken
+    for trial in taken:
+        assert set(trial.sample) == {"dqn.learning_rate"}  # layers cannot change on the way
+        assert f"its work from {trial.origin}" in trial.standing
+        own = (board / f"pbt_policy_{trial.name}.txt").read_text().splitlines()
+        assert trial.sample == json.loads(own[-1])[-1]  # what it ended with
+        first = next(row for row in trial.rows if "origin" in row)
+        source = outcome.experiment.trial(first["origin"])
+        handed_on = [row["objective"] for row in source.rows if row["env_steps"] < first["env_steps"]]
+        assert first["objective"] >= handed_on[-1]  # the best network comes with the work
+
+
+def test_trial_whose_process_died_is_named_with_the_reason(tmp_path: Path) -> None:
+    experiment, told = Experiment.start(tmp_path, "x", plan(3)), Recorder()
+    experiment.begin("ended", {})
+    experiment.record("ended", {"env_steps": 9, "objective": 0.1, "worst": 0.1, "seeds_done": 2})
+    experiment.begin("lost", {})
+    results: Any = [
+        SimpleNamespace(path="trials/ended", config={}, error=None),
+        SimpleNamespace(path="trials/lost", config={}, error=RuntimeError("the process died")),
+        SimpleNamespace(
+            path="trials/never", config={"dqn.learning_rate": 0.1}, error="Failure # 1\nno room\n"
+        ),
+    ]
+    tune._name_losses(experiment, results, told)
+    named = [(trial.name, trial.error) for trial in told.ended]
+    assert named == [("lost", "RuntimeError: the process died"), ("never", "no room")]
+    assert experiment.trial("never").sample == {"dqn.learning_rate": 0.1}
+    assert experiment.trial("ended").error is None
 
 
 def test_standing_is_the_median_of_the_finished_seeds_or_the_running_first_one() -> None:

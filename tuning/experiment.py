@@ -34,7 +34,7 @@ PLAN_FILE: Final = "plan.json"
 BEST_FILE: Final = "best.json"
 UTILITIES_FILE: Final = "utilities.npz"
 TRIAL_ATTRIBUTE: Final = "trial"  # of a trial in the study: its name
-PERTURBATIONS: Final = 5  # of each trial, in population-based training
+PERTURBATIONS: Final = 5  # in population-based training, with a part of the steps before and after each
 TRIALS: Final = "trials"  # Ray Tune's own folder, and TensorBoard's
 
 Row = dict[str, Any]
@@ -69,13 +69,15 @@ def plan_of(
                 "--seeds", seeds, "give 1: population-based training changes settings while a seed trains"
             )
         values["seeds"] = 1
+        if trials == 1:
+            raise ConfigError("--trials", 1, "give 2 or more: population-based training hands work on")
         kept = space.without_structure()
         if not kept.root:
             raise ConfigError("--space", sorted(space.root), "give a key that a running trial can change")
         space = kept
         learning = config.learning
-        every = max(learning.report_every, learning.env_steps // PERTURBATIONS // 5)
-        every = min(every, learning.checkpoint_every)
+        # Two checkpoints between perturbations: often enough to be in time, and no more than Tune keeps.
+        every = max(learning.report_every, learning.env_steps // (PERTURBATIONS + 1) // 2)
         config = parse({}, {f"{config.learner}.checkpoint_every": every}, config)
     try:
         return Plan(config=config, space=space, **values)
@@ -109,6 +111,11 @@ class Trial:
         return self.rows[-1]["objective"] if self.rows else None
 
     @property
+    def origin(self) -> str | None:
+        """The trial whose work this one took over last, in population-based training."""
+        return self.rows[-1].get("origin") if self.rows else None
+
+    @property
     def standing(self) -> str:
         """In words: how it ended, and how well it does."""
         if self.error is not None:
@@ -117,7 +124,8 @@ class Trial:
             return "not scored yet"
         last = self.rows[-1]
         ended = "finished" if self.finished else f"at {last['env_steps']:,} steps"
-        return f"{ended}, {last['objective']:+.4f} R (worst seed {last['worst']:+.4f})"
+        score = f"{ended}, {last['objective']:+.4f} R (worst seed {last['worst']:+.4f})"
+        return f"{score}, its work from {self.origin}" if self.origin else score
 
 
 @dataclass(frozen=True)
@@ -229,7 +237,8 @@ class Experiment:
                 row = json.loads(line)
             except ValueError:  # cut short by a kill
                 continue
-            # A resumed trial goes back to its checkpoint: what it reports again replaces what was lost.
+            # A resumed trial goes back to its checkpoint, and one that takes over another's work to that
+            # one's: what it reports again replaces what was lost.
             while rows and rows[-1]["env_steps"] >= row["env_steps"]:
                 rows.pop()
             rows.append(row)

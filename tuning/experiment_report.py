@@ -89,6 +89,7 @@ def _row(trial: Trial, plan: Plan, utilities: Arrays) -> TrialRow:
             for row in trial.rows
         ],
         error=trial.error.splitlines()[0] if trial.error is not None else None,
+        origin=trial.origin,
     )
 
 

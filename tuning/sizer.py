@@ -188,8 +188,7 @@ class Run:
         self.steps, self.episodes, self.saved = state["steps"], state["episodes"], state["steps"]
         self.curve = [(steps, score) for steps, score in state["curve"]]
         self.best_score = state["best_score"]
-        with np.load(checkpoint / BEST_FILE) as arrays:
-            self.best = Network.from_arrays(dict(arrays))
+        self.best = best_network(checkpoint)
         lines = (self.folder / CURVE_FILE).read_bytes().splitlines(keepends=True)
         write_atomically(self.folder / CURVE_FILE, b"".join(lines[: len(self.curve)]))
         return checkpoint
@@ -219,11 +218,20 @@ def _train(run: Run, checkpoint: Path | None, progress: Progress, asked_to_end: 
                 for name in (NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_EPISODES_LIFETIME)
             )
             score = run.record(steps, episodes, export(algorithm.get_module()))
+            if run.finished or steps - run.saved >= run.settings.checkpoint_every:
+                run.save(algorithm)
+            # Told after the checkpoint: whoever pauses a run here loses nothing of it.
             progress(min(steps, run.total), run.total, score)
-            if run.finished or asked_to_end.is_set() or steps - run.saved >= run.settings.checkpoint_every:
+            if asked_to_end.is_set() and run.saved < run.steps:
                 run.save(algorithm)
     finally:
         algorithm.stop()
+
+
+def best_network(checkpoint: Path) -> Network:
+    """The network with the best score up to a checkpoint."""
+    with np.load(checkpoint / BEST_FILE) as arrays:
+        return Network.from_arrays(dict(arrays))
 
 
 def paid(table: SignalTable) -> SignalTable:

@@ -3,6 +3,7 @@
 Knows nothing of how samples are drawn or trials are stopped. A trial stopped early has spent one seed only.
 """
 
+import os
 import shutil
 import tempfile
 import time
@@ -19,11 +20,12 @@ from envs.signal_table import SignalTable
 from policies.hybrid import Network
 from tuning import checkpoints
 from tuning.config import TrainConfig
-from tuning.experiment import Experiment, Found, Plan, Row, standing
+from tuning.experiment import PERTURBATIONS, Experiment, Found, Plan, Row, standing
 from tuning.scoring import Walk, greedy_score, greedy_walk
-from tuning.sizer import train_sizer
+from tuning.sizer import best_network, total_steps, train_sizer
 
 WORK: Final = "work-"  # the folder of one seed's training within a checkpoint
+ENDING_S: Final = 120  # for a trial to let go of its process; after Tune's own two seconds the next is lost
 
 
 def run_trial(
@@ -34,6 +36,7 @@ def run_trial(
     The score is `tuning.scoring.greedy_score` on `select`. `folder` is the experiment's. A checkpoint holds
     the work of the seed in training; finished seeds are known by the networks in the experiment.
     """
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(ENDING_S)
     name = tune.get_context().get_trial_id()
     experiment = Experiment(folder)
     experiment.begin(name, sample)
@@ -42,7 +45,10 @@ def run_trial(
     with tempfile.TemporaryDirectory(prefix="bl-trial-") as work:
         spent = rows[-1]["seconds"] if rows else 0.0
         trial = _Trial(name, experiment, plan, sample, select, Path(work), spent)
+        trial.origin = rows[-1].get("origin") if rows else None
         if checkpoint := tune.get_checkpoint():
+            holder = Path(checkpoint.path).parent.name  # Tune's folder of the trial that wrote it
+            trial.origin = holder if holder != name else trial.origin
             with checkpoint.as_directory() as kept:
                 shutil.copytree(kept, work, dirs_exist_ok=True)
         try:
@@ -69,6 +75,8 @@ class _Trial:
     done: list[float] = field(default_factory=list)
     walk: Walk | None = None
     attached: str = ""  # the checkpoint of the sizer that Tune was given last
+    origin: str | None = None  # the trial whose work was taken over last
+    generation: int = 0  # perturbations come to so far, in population-based training
 
     def train(self, number: int, train: SignalTable) -> None:
         """Train the seed `number`, unless that was done before."""
@@ -81,6 +89,11 @@ class _Trial:
         if self.plan.scheduler == "pbt":
             # Another trial's work, or this one's own from before its settings were changed.
             checkpoints.adopt(folder, {"config": config.digest()})
+            if newest := checkpoints.newest(folder, {}):
+                checkpoint, state = newest
+                self.advance(state["steps"], total_steps(train, config))
+                found = Found(best_network(checkpoint), state["best_score"], finished=False)
+                self.experiment.keep(self.name, number, found)
         seed = _Seed(self, number, config, folder, found)
         network, _ = train_sizer(train, self.select, config, folder, seed.progress, observe=seed.observe)
         score = greedy_score(network, self.select, config.limits, config.session)
@@ -88,6 +101,11 @@ class _Trial:
         self.done.append(score)
         shutil.rmtree(folder)
         self.report(number, config.seed, seed.total, seed.total, score, None)
+
+    def advance(self, saved: int, total: int) -> None:
+        """Count perturbations by the steps of what can be handed on; at the end nothing would come after."""
+        if saved < total:
+            self.generation = max(self.generation, saved * (PERTURBATIONS + 1) // total)
 
     def report(
         self, number: int, seed: int, steps: int, total: int, score: float, running: float | None
@@ -106,8 +124,13 @@ class _Trial:
         if self.walk is not None:
             shares = np.bincount(self.walk.tier, minlength=len(TIERS)) / len(self.walk.tier)
             row["tiers"] = dict(zip(TIERS, shares.tolist(), strict=True))
-        self.experiment.record(self.name, row)
         newest = max((path.name for path in self.work.glob(f"{WORK}*/{checkpoints.PREFIX}*")), default="")
+        if self.plan.scheduler == "pbt":
+            self.advance(int(newest.removeprefix(checkpoints.PREFIX) or 0), total)
+            row["generation"] = self.generation
+            if self.origin is not None:
+                row["origin"] = self.origin
+        self.experiment.record(self.name, row)
         fresh = f"{number}/{newest}" if newest else ""
         # A seed's end is kept too: what lies behind it need not be.
         if fresh != self.attached:

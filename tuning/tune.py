@@ -24,7 +24,7 @@ import optuna
 import ray
 from optuna.trial import TrialState
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining
+from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
@@ -37,7 +37,6 @@ from policies.hybrid import TierPolicy
 from tuning.cluster import connected
 from tuning.experiment import (
     BEST_FILE,
-    PERTURBATIONS,
     TRIAL_ATTRIBUTE,
     TRIALS,
     UTILITIES_FILE,
@@ -45,6 +44,7 @@ from tuning.experiment import (
     Plan,
     Trial,
 )
+from tuning.population import InStep
 from tuning.prepare import Prepared
 from tuning.sizer import total_steps
 from tuning.train import Listener, Training
@@ -95,12 +95,13 @@ def search(experiment: Experiment, home: Path, listener: SearchListener, *, resu
         _Telling.begin(listener, plan.trials, experiment)
         tuner = _tuner(experiment, plan, prepared, resume=resume)
         with _quiet(), _stoppable() as stopped:
-            tuner.fit()
+            results = tuner.fit()
         if stopped:
             listener.warning("stopped; --resume goes on with the trials that are left")
             raise SystemExit(128 + stopped[0])
         if plan.scheduler == "asha":
             experiment.fail_orphans()
+        _name_losses(experiment, results, listener)
         return _sum_up(experiment, plan, prepared)
 
 
@@ -131,7 +132,9 @@ def _tuner(experiment: Experiment, plan: Plan, prepared: Prepared, *, resume: bo
     asha = plan.scheduler == "asha"
     if asha:
         experiment.fail_orphans()
-    random.seed(plan.config.seed)  # population-based training draws from the global generator
+    # Population-based training draws from the global generators.
+    random.seed(plan.config.seed)
+    np.random.seed(plan.config.seed)  # noqa: NPY002
     return tune.Tuner(
         trainable,
         param_space={} if asha else plan.space.build(),
@@ -149,8 +152,8 @@ def _tuner(experiment: Experiment, plan: Plan, prepared: Prepared, *, resume: bo
             name=TRIALS,
             storage_path=str(experiment.folder),
             callbacks=[_Telling()],
-            # Fewer than five, and population-based training looks for checkpoints that are gone.
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1 if asha else 5),
+            # What is handed on must still be there when the other trial's turn comes, a perturbation later.
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1 if asha else 10),
             failure_config=tune.FailureConfig(max_failures=1),
             sync_config=tune.SyncConfig(sync_period=int(SNAPSHOT_S)),
             verbose=0,
@@ -214,7 +217,7 @@ class _StudySearch(OptunaSearch):
                 self._ot_trials[trial_id] = optuna.trial.Trial(study, one._trial_id)
 
 
-def _scheduler(plan: Plan, steps: int) -> ASHAScheduler | PopulationBasedTraining:
+def _scheduler(plan: Plan, steps: int) -> ASHAScheduler | InStep:
     """`steps`: environment steps of one seed."""
     if plan.scheduler == "asha":
         return ASHAScheduler(
@@ -223,9 +226,10 @@ def _scheduler(plan: Plan, steps: int) -> ASHAScheduler | PopulationBasedTrainin
             grace_period=max(1, round(GRACE * steps)),
             reduction_factor=REDUCTION,
         )
-    return PopulationBasedTraining(
-        time_attr="env_steps",
-        perturbation_interval=max(1, steps // PERTURBATIONS),
+    return InStep(
+        time_attr="generation",
+        perturbation_interval=1,
+        synch=True,
         hyperparam_mutations=plan.space.mutations(),
         custom_explore_fn=plan.space.clamp,
     )
@@ -259,6 +263,24 @@ def _slots(plan: Plan) -> int:
             f"{needs}: give less to dqn.env_runners or dqn.replay_capacity, or a larger cluster",
         )
     return slots
+
+
+def _name_losses(experiment: Experiment, results: tune.ResultGrid, listener: SearchListener) -> None:
+    """Keep, and tell, why Tune lost a trial that could not say so itself: its process died, say."""
+    for i in range(len(results)):
+        error: Any = results[i].error
+        name = Path(results[i].path).name
+        if error is None:
+            continue
+        if name not in {trial.name for trial in experiment.trials()}:
+            experiment.begin(name, results[i].config or {})
+        trial = experiment.trial(name)
+        if not trial.finished and trial.error is None:
+            # Where there was no exception Tune gives text: a heading, then the reason.
+            text = isinstance(error, str)
+            reason = error.partition("\n")[2].strip() or error if text else f"{type(error).__name__}: {error}"
+            experiment.fail(name, reason)
+            listener.trial(experiment.trial(name))
 
 
 def _sum_up(experiment: Experiment, plan: Plan, prepared: Prepared) -> Outcome:
