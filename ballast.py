@@ -88,11 +88,12 @@ class ConsoleListener:
     def stage(self, name: str, note: str, *, resumed: bool) -> None:
         """See `tuning.train.Listener`."""
         self.close()
-        console.print(f"[bold]{name:>13}[/]  {note}{'  [dim](from the resumed run)[/]' if resumed else ''}")
+        again = "  [dim](from the resumed run)[/]" if resumed else ""
+        console.print(f"[bold]{name:>13}[/]  {escape(note)}{again}")
 
     def warning(self, text: str) -> None:
         """See `tuning.train.Listener`."""
-        console.print(f"      [yellow]warning[/]  {text}")
+        console.print(f"      [yellow]warning[/]  {escape(text)}")
 
     def progress(self, done: int, total: int, score: float) -> None:
         """See `tuning.train.Listener`."""
@@ -119,7 +120,8 @@ class ConsoleListener:
             f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
             for key, value in trial.sample.items()
         )
-        console.print(f"[bold]{trial.name:>13}[/]  {trial.standing}  [dim]{settings}[/]", highlight=False)
+        said = f"{escape(trial.standing)}  [dim]{escape(settings)}[/]"
+        console.print(f"[bold]{trial.name:>13}[/]  {said}", highlight=False)
 
     def close(self) -> None:
         """Take the bar off the screen."""
@@ -171,7 +173,7 @@ def train(
     _, result = _train(_config(config, overrides, preset), mode, resume=resume, seeds=seeds)
     if result.comparison is not None:
         _show(result)
-    console.print(f"run  {result.folder}")
+    console.print(f"run  {result.folder}", markup=False)
     if result.version is not None:
         version = result.version
         console.print(f"registered version {version.version}, {version.status}, bundle {version.digest}")
@@ -240,7 +242,7 @@ def report(experiment: Annotated[str, typer.Argument(help="name of a search, as 
     from tuning.experiment import Experiment
     from tuning.experiment_report import write_report
 
-    console.print(f"report  {write_report(Experiment.open(home(), experiment))}")
+    console.print(f"report  {write_report(Experiment.open(home(), experiment))}", markup=False)
 
 
 @app.command()
@@ -255,7 +257,7 @@ def sample(data: DataOption = None) -> None:
     reports = [report(bars) for bars in load(f"sample:{','.join(SAMPLES)}" if data is None else data)]
     for seen in reports:
         table.add_row(
-            seen.symbol,
+            escape(seen.symbol),
             f"{seen.bars:,}",
             seen.first[:10],
             seen.last[:10],
@@ -364,7 +366,7 @@ def _ask(url: str, example: "Example") -> None:
         {"kind": "trade_rationale", "decision_id": sizing["decision_id"]},
         "narrative.json",
     )
-    console.print(f"[bold]{story['text']}[/]")
+    console.print(f"[bold]{escape(story['text'])}[/]")
 
 
 def _post(url: str, body: dict[str, Any], name: str) -> dict[str, Any]:
@@ -510,7 +512,7 @@ def _show(result: "Result") -> None:
 
     assert result.comparison is not None
     print_table(result.comparison, console)
-    console.print(f"report  {result.report}")
+    console.print(f"report  {result.report}", markup=False)
 
 
 def _served(version: int | None, staging: bool) -> tuple[str | None, str]:
@@ -534,7 +536,7 @@ def main() -> None:
     try:
         app(prog_name="ballast")
     except InputError as error:
-        complaints.print(f"[red]refused[/] {error}", highlight=False)
+        complaints.print(f"[red]refused[/] {escape(str(error))}", highlight=False)
         sys.exit(2)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.account import NANOSECONDS_PER_DAY
-from envs.guardrails import SIZES, Limits
+from envs.guardrails import Limits
 from envs.observation import OBSERVATION_FIELDS
 from envs.signal_table import RewardName, SignalTable, signal_table
 from envs.sizing_env import Session
@@ -168,8 +168,3 @@ def ratio(table: SignalTable, tiers: Integers) -> float:
     """
     rows = np.arange(len(table))
     return float(table.expected[rows, tiers].sum() / table.expected[rows, best_tiers(table)].sum())
-
-
-def ratio_of_sizes(table: SignalTable, multiplier: Floats) -> float:
-    """`ratio` for multipliers, float64[n], each one of the six sizes."""
-    return ratio(table, np.asarray(np.searchsorted(SIZES, multiplier), dtype=np.int64))

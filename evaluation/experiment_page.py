@@ -90,6 +90,8 @@ class Search:
         if self.best is None:
             return "No trial has trained all its seeds yet"
         score = f"{self.best.objective:+z.4f} R per signal"
+        if len(self.trials) == 1:
+            return f"Trial {self.best.name}, the only one, has {score}"
         return f"Trial {self.best.name} leads {len(self.trials)} trials with {score}"
 
     @property
@@ -114,7 +116,7 @@ class Search:
             found.append(f"{ended} of {self.asked} trials have ended: --resume goes on with the others.")
         failed = sum(trial.status == "failed" for trial in self.trials)
         if failed:
-            found.append(f"{failed} trials failed; the table says why.")
+            found.append(f"{failed} {'trial' if failed == 1 else 'trials'} failed; the table says why.")
         if self.best is not None and len(self.trials) > 1:
             found.append(
                 f"The best of {len(self.trials)} was chosen on these very signals, which flatters it. "

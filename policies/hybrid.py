@@ -1,4 +1,4 @@
-"""The learned policy at inference: tiers by a Q network, or sizes fine-tuned around them, in NumPy alone.
+"""The learned policy at inference: tiers by a network, or sizes fine-tuned around them, in NumPy alone.
 
 Knows nothing of RLlib or torch: it is the arithmetic of the exported weights.
 """
@@ -53,7 +53,7 @@ class Network:
 
 @dataclass(frozen=True)
 class TierPolicy:
-    """The legal tier of the highest Q value: deterministic, one forward pass."""
+    """The legal tier of the highest output, Q value or logit: deterministic, one forward pass."""
 
     network: Network
     name: str = "RL sizer"

@@ -7,7 +7,7 @@ import pytest
 
 from envs.guardrails import LARGEST_SIZE, SIZES
 from envs.observation import OBSERVATION_FIELDS
-from envs.oracle_market import best_tiers, limits, market, ratio, ratio_of_sizes, regimes, session
+from envs.oracle_market import best_tiers, limits, market, ratio, regimes, session
 from envs.rewards import utility
 from envs.signal_table import SignalTable
 from envs.sizing_env import SizingVectorEnv
@@ -59,7 +59,6 @@ def test_expected_utility_is_the_closed_form(table: SignalTable) -> None:
 def test_nothing_beats_the_best_tiers(table: SignalTable) -> None:
     best = best_tiers(table)
     assert ratio(table, best) == 1.0
-    assert ratio_of_sizes(table, SIZES[best]) == 1.0
     random = np.random.default_rng(0)
     assert ratio(table, random.integers(0, 6, len(table))) == pytest.approx(-0.19, abs=0.04)
     assert ratio(table, np.where(random.random(len(table)) < 0.01, 0, best)) < 1.0

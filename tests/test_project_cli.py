@@ -18,6 +18,7 @@ import ballast
 from market.errors import ConfigError, InputError
 from tests.test_project_tree import ROOT
 from tuning.config import TrainConfig, parse, preset
+from tuning.experiment import Trial
 
 
 def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
@@ -66,6 +67,8 @@ def test_a_refusal_is_one_line_and_exit_code_two() -> None:
         (["train", "--mode", "everything", "--data", "sample:eurusd"], ["--mode", "everything", "rl_sizer"]),
         (["train", "--data", "sample:eurusd", "--resume"], ["--resume"]),
         (["train", "--preset", "fast"], ["preset", "fast", "default, owner"]),
+        (["train", "--mode", "[/x]", "--data", "sample:eurusd"], ["got '[/x]'"]),
+        (["train", "--data", "[red]bars.csv"], ["got '[red]bars.csv'"]),
         (["train", "--algo", "sarsa"], ["algo", "sarsa", "dqn+ppo"]),
         (["train", "--data", "synthetic:calm"], ["regimes"]),
         (["train", "--data", "sample:eurusd", "--rule", "astrology"], ["astrology", "donchian"]),
@@ -220,6 +223,19 @@ def test_a_stage_at_work_shows_a_bar_on_a_terminal_and_nothing_in_a_file(
         assert ("3,000 / 60,000 steps" in shown) == terminal
         if not terminal:
             assert out.getvalue() == "    predictor  six markets\n"
+
+
+def test_brackets_in_what_is_told_are_text_and_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Symbols, paths and errors may hold any; taken for markup they would vanish, or end the command."""
+    out = io.StringIO()
+    monkeypatch.setattr(ballast, "console", Console(file=out, width=120))
+    listener = ballast.ConsoleListener()
+    listener.stage("load", "[red]X[/] 6,000 bars", resumed=True)
+    listener.warning("no predictor for [/a]")
+    trial = Trial("t1", {"dqn.hidden": "[/b]"}, (), finished=False, error="ValueError: [bold]no")
+    listener.trial(trial)
+    for told in ("[red]X[/] 6,000 bars", "(from the resumed run)", "[/a]", "[/b]", "[bold]no"):
+        assert told in out.getvalue()
 
 
 def test_an_empty_registry_says_how_a_version_gets_there(

@@ -27,7 +27,7 @@ def run(page: str, names: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_models_page_runs_from_bars_to_a_ladder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
-    names = run("models.md", {"home": home})
+    names = run("models.md", {})
     np.testing.assert_array_equal(names["row"], names["table"].iloc[-1].to_numpy())
     np.testing.assert_allclose(names["p"][-1], names["now"], rtol=0, atol=1e-14)
     assert np.isnan(names["p"][: WARMUP - 1]).all()

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,15 @@ def test_search_that_has_only_been_planned_makes_a_page(browser: Chrome, tmp_pat
     search = read(made)
     assert search.headline == "No trial has trained all its seeds yet"
     assert (search.importance, search.importance_note[:8]) == (None, "0 trials")
+
+
+def test_search_of_one_trial_claims_no_lead(finished: Experiment) -> None:
+    search = read(finished)
+    assert search.best is not None
+    assert search.headline.startswith(f"Trial {search.best.name} leads {TRIALS} trials with +")
+    assert "1 trial failed; the table says why." in search.caveats
+    alone = replace(search, trials=[search.best])
+    assert alone.headline.startswith(f"Trial {search.best.name}, the only one, has +")
 
 
 def test_population_based_training_says_what_its_settings_are(tmp_path: Path) -> None:

@@ -160,6 +160,20 @@ def test_the_profit_tiers_are_judged_on_trades_before_the_test_part(
     assert max(one["signal_time"] for one in stored) < trades.signal_time[rows.test].min()
 
 
+@pytest.mark.parametrize("changed", [{"fractions": (0.3, 0.1, 0.6)}, {"costs": {"fee_bps": 2.0}}])
+def test_the_profit_tiers_of_a_run_are_judged_on_its_own_trades(
+    home: Path, changed: dict[str, object]
+) -> None:
+    """Other costs of the same trades, or what another run trained on and this one tests on, take no part."""
+    small = {"data": "synthetic:regimes?bars=8000&seed=3", "least_trades": 100}
+    for settings in ({}, changed):
+        training = start(config(**small, **settings), home, Recorder(), resume=False)
+        training.run("tier_optimizer")
+        judged = training.folder.facts("profit_tiers")["report"]["outcomes"]
+        _, rows = training._trades()
+        assert judged == len(rows.train) + len(rows.select)
+
+
 def test_too_few_trades_are_refused_and_the_rule_is_named(home: Path) -> None:
     told = Recorder()
     with pytest.raises(DataError, match="rule-only sizing is used"):

@@ -265,8 +265,11 @@ class Training:
         trades, rows = self._trades()
         # The test part's outcomes stay unseen: they judge the sizer.
         seen = trades.take(np.concatenate([rows.train, rows.select]))
-        source = json.dumps([self.config.rule, self.folder.facts("load")["digests"]]).encode()
-        name = f"training-{hashlib.sha256(source).hexdigest()[:16]}"
+        # A store of its own for all that makes the trades: another run's would hold other costs, or its test
+        # part's.
+        known = [self.config.rule, self.config.costs.model_dump(), self.config.fractions]
+        source = json.dumps([*known, self.folder.facts("load")["digests"]])
+        name = f"training-{hashlib.sha256(source.encode()).hexdigest()[:16]}"
         optimizer = TierOptimizer(FileOutcomeStore(name, self.home / "outcomes"))
         for bars in self._markets():
             optimizer.record_outcomes(excursions(bars, seen, self.config.rule))

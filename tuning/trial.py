@@ -42,7 +42,9 @@ def run_trial(
     experiment.begin(name, sample)
     experiment.forgive(name)
     rows = experiment.trial(name).rows
-    with tempfile.TemporaryDirectory(prefix="bl-trial-") as work:
+    # Tune ends the process of a trial that it stops. What then stays lies in the directory that Tune made for
+    # the trial, which goes with the session's.
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as work:
         spent = rows[-1]["seconds"] if rows else 0.0
         trial = _Trial(name, experiment, plan, sample, select, Path(work), spent)
         trial.origin = rows[-1].get("origin") if rows else None
