@@ -39,7 +39,8 @@ def run_trial(
     experiment.begin(name, sample)
     experiment.forgive(name)
     rows = experiment.trial(name).rows
-    with tempfile.TemporaryDirectory(prefix="bl-trial-") as work:
+    # Tune has moved this process into a folder of Ray's session, and what a kill leaves there goes with it.
+    with tempfile.TemporaryDirectory(prefix="work-of-", dir=Path.cwd()) as work:
         spent = rows[-1]["seconds"] if rows else 0.0
         trial = _Trial(name, experiment, plan, sample, select, Path(work), spent)
         if checkpoint := tune.get_checkpoint():
