@@ -492,19 +492,25 @@ def _show_spread(spread: "Spread") -> None:
     """Every seed's scores, and how far they lie apart."""
     from statistics import median
 
-    table = Table("seed", "select part, R", "test: over the rule, R", "over the plug-in, R", box=SIMPLE_HEAD)
-    rows = [[one.select, one.over_rule, one.over_plug_in] for one in spread.trained]
+    names = ["select part, R", "test part: over the rule, R", "over the plug-in, R"]
+    rows = [(one.select, one.over_rule, one.over_plug_in) for one in spread.trained]
+    columns = [
+        [figure for figure in column if figure is not None] for column in zip(*rows, strict=True)
+    ]  # of the test part empty where it was not evaluated
+    table = Table("seed", box=SIMPLE_HEAD)
+    for name, column in zip(names, columns, strict=True):
+        if column:
+            table.add_column(name, justify="right")
     for one, figures in zip(spread.trained, rows, strict=True):
-        cells = ["" if figure is None else f"{figure:+.4f}" for figure in figures]
+        cells = [f"{figure:+.4f}" for figure in figures if figure is not None]
         table.add_row(str(one.seed), *cells, style="bold" if one is spread.median else None)
-    columns = [[figure for figure in column if figure is not None] for column in zip(*rows, strict=True)]
+    table.add_section()
     for name, of in (("best", max), ("median", median), ("worst", min)):
-        table.add_row(name, *(f"{of(column):+.4f}" if column else "" for column in columns))
+        table.add_row(name, *(f"{of(column):+.4f}" for column in columns if column))
     console.print(table)
-    console.print(
-        f"seed {spread.median.seed} is the median on the select part, and is registered; "
-        "what the test part says of a seed decides nothing"
-    )
+    which = "the median" if len(rows) % 2 else "the lower of the two in the middle"
+    proviso = "; what the test part says of a seed decides nothing" if columns[1] else ""
+    console.print(f"seed {spread.median.seed}, {which} on the select part, is registered{proviso}")
 
 
 def _show(result: "Result") -> None:

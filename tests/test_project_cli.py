@@ -19,6 +19,8 @@ from market.errors import ConfigError, InputError
 from tests.test_project_tree import ROOT
 from tuning.config import TrainConfig, parse, preset
 from tuning.experiment import Trial
+from tuning.seeds import Spread, Trained
+from tuning.train import Result, Training
 
 
 def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
@@ -153,6 +155,61 @@ def test_preset_is_the_base_that_file_and_options_go_on_top_of(
     assert owner.dqn.replay_capacity == 10_000
     assert tuned == parse({"algo": "dqn+ppo"}, base=preset("owner"))
     assert plain == parse({"dqn": {"episodes": 9}, "ppo": {"episodes": 9}})
+
+
+def spread_shown(
+    scores: list[tuple[float, float | None, float | None]], middle: int, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[list[str]], str]:
+    """What the terminal shows of seeds 7, 8, ...: the table's rows as words, and all of it."""
+    out = io.StringIO()
+    monkeypatch.setattr(ballast, "console", Console(file=out, width=120))
+    trained = tuple(Trained(7 + i, *row, Mock(spec=Training)) for i, row in enumerate(scores))
+    spread = Spread(trained, trained[middle], Mock(spec=Result))
+    monkeypatch.setattr("tuning.train.start", Mock())
+    monkeypatch.setattr("tuning.seeds.train_seeds", lambda training, mode, count: spread)
+    shown = ballast._train(parse(), "all", resume=False, seeds=len(scores))
+    assert shown == (trained[middle].training, spread.result)
+    lines = [line.split() for line in out.getvalue().splitlines()]
+    names = {"best", "median", "worst", *(str(one.seed) for one in trained)}
+    return [words for words in lines if words and words[0] in names], out.getvalue()
+
+
+def test_several_seeds_are_shown_with_their_spread_and_the_median_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores: list[tuple[float, float | None, float | None]] = [
+        (0.05, -0.02, 0.2), (0.03, 0.01, 0.1), (0.04, 0.0, 0.4)
+    ]  # fmt: skip
+    rows, said = spread_shown(scores, 2, monkeypatch)
+    assert rows == [
+        ["7", "+0.0500", "-0.0200", "+0.2000"],
+        ["8", "+0.0300", "+0.0100", "+0.1000"],
+        ["9", "+0.0400", "+0.0000", "+0.4000"],
+        ["best", "+0.0500", "+0.0100", "+0.4000"],
+        ["median", "+0.0400", "+0.0000", "+0.2000"],
+        ["worst", "+0.0300", "-0.0200", "+0.1000"],
+    ]
+    assert "seed 9, the median on the select part, is registered; what the test part" in said
+
+
+def test_of_two_seeds_without_an_evaluation_nothing_is_said_of_the_test_part(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, said = spread_shown([(0.05, None, None), (0.03, None, None)], 1, monkeypatch)
+    assert [len(row) for row in rows] == [2] * 5
+    assert rows[3] == ["median", "+0.0400"]
+    assert "seed 8, the lower of the two in the middle on the select part, is registered" in said
+    assert "test" not in said
+
+
+def test_seeds_without_select_trades_are_refused(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = Mock(spec=Training, config=parse())
+    empty.prepared.return_value = Mock(select=[])
+    monkeypatch.setattr("tuning.train.start", Mock(return_value=empty))
+    said = refused(capsys, monkeypatch, "train", "--data", "sample:eurusd", "--seeds", "2")
+    assert "select trades: got 0; give more data" in said.replace("\n", "")
 
 
 def test_a_relative_home_is_refused(

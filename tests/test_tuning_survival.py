@@ -1,4 +1,4 @@
-"""Whatever is killed with -9 during training: it goes on or is resumed, and nothing stays behind."""
+"""Whatever is killed with -9 in training or in a search: it goes on or is resumed, and nothing stays."""
 
 import json
 import os
@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray._private.utils
+from optuna.trial import TrialState
 from ray.cluster_utils import Cluster
 from ray.job_submission import JobStatus, JobSubmissionClient
 
@@ -22,6 +24,7 @@ from tests.test_project_tree import ROOT
 from tests.test_tuning_jobs import cluster as job_cluster  # noqa: F401 (a fixture)
 from tests.test_tuning_tune import processes_with
 from tuning import samplers
+from tuning.experiment import Experiment
 from tuning.jobs import submit, wait
 from tuning.samplers import Samplers
 
@@ -283,3 +286,117 @@ def test_stopped_job_writes_a_checkpoint_that_another_job_goes_on_from(
     assert facts["curve"][: len(kept)] == kept
     assert facts["curve"][-1][0] >= 6_000
     assert len(read_export(home)) == 1
+
+
+# A search on small tables, without the stages before it, that stops no trial early.
+SEARCH = """
+import sys
+from pathlib import Path
+from tests.test_tuning_tune import Recorder, Tables, plan
+from tuning import tune
+from tuning.experiment import Experiment
+
+home, trials, seeds, steps = Path(sys.argv[1]), *map(int, sys.argv[2:])
+tune._prepare, tune.GRACE = lambda *rest: Tables(), seeds
+experiment = Experiment.start(home, "small", plan(trials, seeds, env_steps=steps))
+tune.search(experiment, home, Recorder(), resume=False)
+"""
+STEPS = 4_000  # of each seed in a search
+
+
+@contextmanager
+def searching(home: Path, trials: int, seeds: int, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """The driver of a search; killed at the end, if it still runs."""
+    program = [sys.executable, "-c", SEARCH, str(home), str(trials), str(seeds), str(STEPS)]
+    driver = subprocess.Popen(program, env=environment(home, **more), **PLACE)
+    try:
+        yield driver
+    finally:
+        driver.kill()
+        driver.communicate()
+
+
+def trainers_of(home: Path) -> dict[str, int]:
+    """Of each trial the process that trains it for the driver of that home: Tune gives it a folder."""
+    found = {}
+    for pid in processes_with(home):
+        try:
+            folder = Path(f"/proc/{pid}/cwd").readlink()
+        except OSError:  # gone meanwhile
+            continue
+        if folder.parent.name == "working_dirs":
+            found[folder.name] = pid
+    return found
+
+
+def told(home: Path) -> dict[str, list[int]]:
+    """Of each trial the steps of every row it ever wrote but the last, also of those it has lost since."""
+    folder = home / "experiments" / "small" / "history"
+    lines = {path.stem: path.read_text().splitlines() for path in folder.glob("*.jsonl")}
+    return {name: [json.loads(line)["env_steps"] for line in found[:-1]] for name, found in lines.items()}
+
+
+def in_training(home: Path, trials: int) -> bool:
+    """Whether so many trials are behind a checkpoint that Tune has taken."""
+    return sum(bool(steps) and steps[-1] >= 800 for steps in told(home).values()) == trials
+
+
+def check_search(home: Path, trials: int, seeds: int) -> None:
+    """What a search that was struck has come to: everything counted once, nothing begun anew."""
+    experiment = Experiment(home / "experiments" / "small")
+    done = experiment.trials()
+    assert [(trial.finished, trial.error) for trial in done] == [(True, None)] * trials
+    study = experiment.study().trials
+    assert [one.state for one in study] == [TrialState.COMPLETE] * trials
+    objectives = {trial.name: trial.objective for trial in done}
+    assert {one.user_attrs["trial"]: one.value for one in study} == objectives
+    for trial in done:
+        steps = [row["env_steps"] for row in trial.rows]
+        assert steps == sorted(set(steps))
+        assert steps[-1] == seeds * STEPS
+        assert told(home)[trial.name].count(steps[0]) == 1
+        first = [row["objective"] for row in trial.rows if not row["seeds_done"]]
+        assert first == sorted(first)
+    with np.load(experiment.folder / "utilities.npz") as file:
+        assert file["tried"] == trials
+        assert list(file["trial"]) == [trial.name for trial in done]
+        assert file["finished"].all()
+        assert np.isfinite(file["by_seed"]).all()
+
+
+@pytest.mark.timeout(600)
+def test_search_goes_on_when_a_trial_and_then_all_are_killed(tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    with searching(tmp_path, 2, 2, TMPDIR=str(tmp_path / "tmp")) as driver:
+        until(lambda: in_training(tmp_path, 2), driver)
+        struck, pid = min(trainers_of(tmp_path).items())
+        before = len(told(tmp_path)[struck])
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: len(told(tmp_path)[struck]) > before + 4, driver)
+        again = trainers_of(tmp_path)
+        assert again[struck] != pid
+        for pid in again.values():
+            os.kill(pid, signal.SIGKILL)
+        _, complaints = driver.communicate(timeout=SECONDS)
+        assert driver.returncode == 0, complaints
+    check_search(tmp_path, 2, 2)
+    until(lambda: not processes_with(tmp_path))
+    left = list((tmp_path / "tmp").rglob("state.json"))
+    assert left == []  # no checkpoint outside Ray's session
+
+
+@pytest.mark.timeout(600)
+def test_search_goes_on_when_a_node_with_its_trials_is_killed(cluster: Cluster, tmp_path: Path) -> None:
+    """The trials wait for another node, and go on there from their checkpoints."""
+    room: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 80_000_000, "memory": 4_000_000_000}
+    node = cluster.add_node(**room)
+    with searching(tmp_path, 2, 1, RAY_ADDRESS=cluster.address) as driver:
+        until(lambda: in_training(tmp_path, 2), driver)
+        first = trainers_of(tmp_path)
+        kill_node(node)
+        until(lambda: not set(first.values()) & set(trainers_of(tmp_path).values()), driver)
+        assert not any(trial.finished for trial in Experiment(tmp_path / "experiments" / "small").trials())
+        cluster.add_node(**room)
+        _, complaints = driver.communicate(timeout=SECONDS)
+        assert driver.returncode == 0, complaints
+    check_search(tmp_path, 2, 1)

@@ -329,6 +329,22 @@ def test_failed_trials_are_told_with_their_reason(
     assert not (outcome.experiment.folder / "best.json").exists()
 
 
+def test_trial_whose_process_died_too_often_is_told_as_failed_even_if_it_never_began(tmp_path: Path) -> None:
+    experiment, told = Experiment.start(tmp_path, "x", plan(2)), Recorder()
+    tune._Telling.begin(told, 2, experiment)
+    experiment.begin("spoke", {"dqn.hidden": "[8]"})
+    experiment.fail("spoke", "IndexError: 7")
+    for name in ("silent", "spoke"):
+        trial = SimpleNamespace(
+            trial_id=name, num_failures=4, config={"dqn.hidden": "[8]"}, status="RUNNING", is_finished=bool
+        )
+        tune._Telling().on_trial_error(1, [trial], trial)
+    silent, spoke = told.ended
+    assert silent.standing.startswith("failed: its process died (failure 4)")
+    assert spoke.standing == "failed: IndexError: 7"
+    assert told.counts[-1][:3] == (1, 2, 0)
+
+
 def test_population_based_training_hands_a_checkpoint_on_at_every_perturbation(
     ray_cluster: str, tmp_path: Path
 ) -> None:

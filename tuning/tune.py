@@ -54,6 +54,7 @@ GRACE: Final = 0.25  # share of the first seed's steps before a trial may be sto
 REDUCTION: Final = 3  # one of so many goes on
 TRIAL_BYTES: Final = 900_000_000  # of a trial's process beside its replay: PyTorch, RLlib, the tables
 TRANSITION_BYTES: Final = 160
+DEATHS: Final = 3  # of a trial's process, after each of which it goes on from its last checkpoint
 SNAPSHOT_S: Final = 10.0  # between two records of the search that --resume can go on from
 
 
@@ -154,7 +155,7 @@ def _tuner(experiment: Experiment, plan: Plan, prepared: Prepared, *, resume: bo
             callbacks=[_Telling()],
             # What is handed on must still be there when the other trial's turn comes, a perturbation later.
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1 if asha else 10),
-            failure_config=tune.FailureConfig(max_failures=1),
+            failure_config=tune.FailureConfig(max_failures=DEATHS),
             sync_config=tune.SyncConfig(sync_period=int(SNAPSHOT_S)),
             verbose=0,
         ),
@@ -375,6 +376,12 @@ class _Telling(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """See `ray.tune.Callback`."""
+        self.experiment.begin(trial.trial_id, trial.config)  # its process may have died before that
+        if self.experiment.trial(trial.trial_id).error is None:
+            reason = (
+                f"its process died (failure {trial.num_failures}): killed, out of memory, or its node lost"
+            )
+            self.experiment.fail(trial.trial_id, reason)
         self._ended(trials, trial)
 
     def _ended(self, trials: list[Any], trial: Any) -> None:
