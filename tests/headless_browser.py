@@ -48,3 +48,13 @@ def marks(browser: Chrome, chart: str) -> int:
     """How many lines, bars and points a chart has drawn."""
     drawn = f"#{chart} svg.main-svg :is(.point, .js-line, .errorbar)"
     return int(browser.execute_script("return document.querySelectorAll(arguments[0]).length", drawn))
+
+
+def fetched(browser: Chrome) -> list[str]:
+    """What pages asked a network for since the performance log was last read."""
+    sent = [
+        entry["message"]
+        for entry in browser.get_log("performance")
+        if "Network.requestWillBeSent" in entry["message"]
+    ]
+    return [message for message in sent if "file://" not in message and '"url":"data:' not in message]

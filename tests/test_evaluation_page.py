@@ -12,7 +12,7 @@ from evaluation.backtest import run
 from evaluation.comparison import compare
 from evaluation.report import LearningCurve, write_html
 from policies.baselines import FixedSize, baselines
-from tests.headless_browser import marks, set_scheme, shown
+from tests.headless_browser import fetched, marks, set_scheme, shown
 from tests.synthetic_signals import table
 from tests.test_evaluation_report import predictor_figures
 
@@ -78,12 +78,7 @@ def test_one_sizer_on_three_signals_still_makes_a_page(browser: Chrome, tmp_path
 def test_the_page_fetches_nothing(browser: Chrome, page: Path) -> None:
     browser.get_log("performance")
     shown(browser, page)
-    sent = [
-        entry["message"]
-        for entry in browser.get_log("performance")
-        if "Network.requestWillBeSent" in entry["message"]
-    ]
-    assert [message for message in sent if "file://" not in message and '"url":"data:' not in message] == []
+    assert fetched(browser) == []
 
 
 def test_a_phone_scrolls_down_but_never_sideways(browser: Chrome, page: Path) -> None:

@@ -15,7 +15,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from envs.guardrails import TIERS
 from policies.hybrid import Network
-from tests.headless_browser import marks, set_scheme, shown
+from tests.headless_browser import fetched, marks, set_scheme, shown
 from tests.synthetic_signals import table
 from tuning import tune
 from tuning.config import parse
@@ -125,12 +125,7 @@ def test_every_chart_is_drawn_without_a_script_error(
 def test_page_fetches_nothing(browser: Chrome, page: Path) -> None:
     browser.get_log("performance")
     shown(browser, page)
-    sent = [
-        entry["message"]
-        for entry in browser.get_log("performance")
-        if "Network.requestWillBeSent" in entry["message"]
-    ]
-    assert [message for message in sent if "file://" not in message and '"url":"data:' not in message] == []
+    assert fetched(browser) == []
 
 
 def test_no_line_of_the_parallel_coordinates_leaves_its_axes(browser: Chrome, page: Path) -> None:
