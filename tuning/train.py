@@ -24,7 +24,7 @@ from features.spec import WARMUP, fingerprint
 from market.bars import Bars
 from market.errors import ConfigError, DataError
 from market.sources import load
-from mlops.registry import ModelVersion, Registry
+from mlops.registry import Lineage, ModelVersion, Registry, read_export
 from policies.baselines import CONFIDENCE, baselines
 from policies.bundle import BundleMeta, PolicyBundle, open_bundle
 from policies.decision import Policy
@@ -114,6 +114,7 @@ class Training:
     def __init__(self, config: TrainConfig, run: RunFolder, home: Path, listener: Listener) -> None:
         self.config, self.folder, self.home, self.listener = config, run, home, listener
         self.tags: dict[str, str] = {}  # what else the registry is told
+        self.seeds: tuple[int, ...] = (config.seed,)  # all that are trained beside this one, itself included
         self._compared: tuple[Comparison, list[Walk], Prepared] | None = None
 
     def run(self, mode: str) -> Result:
@@ -277,6 +278,7 @@ class Training:
         self.folder.write("profit_tiers", {}, {"note": report.verdict, "report": report.to_dict()})
 
     def _sizer(self) -> None:
+        champion = next((one.digest for one in read_export(self.home) if one.status == "PRODUCTION"), None)
         trades, rows = self._trades()
         fit = self._outcome_fit()
         prepared = tables(trades, rows, fit, self.config)
@@ -285,7 +287,12 @@ class Training:
         bundle = self._bundle(trades, rows, fit, prepared, network, tuned)
         digest = bundle.save(self.home / "bundles")
         open_bundle(self.home / "bundles", digest)
-        facts: dict[str, Any] = {"note": f"bundle {digest[:12]}", "bundle": digest, "curve": curve}
+        facts: dict[str, Any] = {
+            "note": f"bundle {digest[:12]}",
+            "bundle": digest,
+            "curve": curve,
+            "champion": champion,
+        }
         arrays: dict[str, Arrays] = {}
         if tuned is not None:
             facts["note"] += f"; {tuned.figures}"
@@ -341,8 +348,6 @@ class Training:
             "rule": self.config.rule,
             "algo": self.config.algo,
             "seed": self.config.seed,
-            "config": self.config.digest(),
-            "feature_fingerprint": fingerprint(),
             "revision": _revision(),
             **self.tags,
         }
@@ -351,9 +356,18 @@ class Training:
         if self.folder.done("evaluate"):
             comparison = self.folder.facts("evaluate")["comparison"]
             tags |= {"headline": comparison["headline"], "verdict": comparison["verdict"]}
+        data = json.dumps(self.folder.facts("load")["digests"], sort_keys=True)
+        lineage = Lineage(
+            data=hashlib.sha256(data.encode()).hexdigest(),
+            features=fingerprint(),
+            config=self.config.digest(),
+            seeds=self.seeds,
+            parent=self.folder.facts("sizer").get("champion"),
+        )
         registry = Registry(self.home)
-        version = registry.register(digest, self.home / "bundles" / digest, tags)
-        registry.export()
+        version = registry.register(digest, self.home / "bundles" / digest, tags, lineage=lineage)
+        if registry.unjournaled is not None:
+            self.listener.warning(f"registered, but not journaled yet: {registry.unjournaled}")
         self.folder.write(
             "register",
             {},
