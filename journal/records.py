@@ -45,7 +45,7 @@ class Payload(BaseModel):
                 "record_id", record.record_id, f"give the id of a {cls.kind}, not a {record.kind}"
             )
         try:
-            return cls.model_validate(record.payload)
+            return cls.model_validate_json(record.text)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             place = ".".join([record.record_id, *map(str, first["loc"])])
