@@ -8,6 +8,7 @@ from rich.markup import escape
 import cli.data
 import cli.demo
 import cli.registry
+import cli.retrain
 import cli.serving
 import cli.training
 from cli.console import complaints
@@ -19,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (cli.training, cli.data, cli.serving, cli.demo):
+for group in (cli.training, cli.data, cli.serving, cli.demo, cli.retrain):
     app.add_typer(group.app)
 app.add_typer(cli.registry.app, name="registry")
 

@@ -6,6 +6,7 @@ next use if the process that made it died before it could tell.
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from journal.location import open_journal
 from journal.records import ModelRecord
-from journal.store import Entry, Journal
+from journal.store import Entry
 from market.errors import InputError
 from market.home import write_atomically
 from mlops.evidence import BundleDigest, first_fault
@@ -143,15 +145,14 @@ class _Known(BaseModel):
     owed: tuple[_Owed, ...] = ()
 
 
-def appender(url: str) -> Append:
-    """What writes to the journal at `url`, which is opened only when there is something to write.
+def appender(home: Path, writer: str) -> Append:
+    """What writes to the journal of `home` as `writer`; it is opened only when there is something to write.
 
-    All changes of models are one writer's chain, whoever makes them: the registry's lock lets in one at a
-    time.
+    Whoever uses it holds a lock: then one chain takes what any number of processes have to tell.
     """
 
     def append(entries: Sequence[Entry]) -> None:
-        journal = Journal(url, "registry")
+        journal = open_journal(home, writer, os.environ)
         try:
             journal.append_many(entries)
         finally:

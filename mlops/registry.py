@@ -72,8 +72,7 @@ class Registry:
             raise InputError("home", str(home), "give an absolute folder")
         self.home = home
         self._folder = home / "registry"
-        journal = append or appender(f"sqlite:///{home / 'journal' / 'journal.db'}")
-        self._changes = Changes(self._folder / "changes.json", journal)
+        self._changes = Changes(self._folder / "changes.json", append or appender(home, "registry"))
         self.unjournaled: str | None = None
         self._opens = opens or _open_bundle
 

@@ -24,7 +24,7 @@ from features.spec import WARMUP, fingerprint
 from market.bars import Bars
 from market.errors import ConfigError, DataError
 from market.sources import load
-from mlops.registry import Lineage, ModelVersion, Registry, read_export
+from mlops.registry import Lineage, ModelVersion, Registry, Status, read_export
 from policies.baselines import CONFIDENCE, baselines
 from policies.bundle import BundleMeta, PolicyBundle, open_bundle
 from policies.decision import Policy
@@ -114,6 +114,7 @@ class Training:
     def __init__(self, config: TrainConfig, run: RunFolder, home: Path, listener: Listener) -> None:
         self.config, self.folder, self.home, self.listener = config, run, home, listener
         self.tags: dict[str, str] = {}  # what else the registry is told
+        self.status: Status = "STAGING"  # that it is registered with
         self.seeds: tuple[int, ...] = (config.seed,)  # all that are trained beside this one, itself included
         self._compared: tuple[Comparison, list[Walk], Prepared] | None = None
 
@@ -365,7 +366,8 @@ class Training:
             parent=self.folder.facts("sizer").get("champion"),
         )
         registry = Registry(self.home)
-        version = registry.register(digest, self.home / "bundles" / digest, tags, lineage=lineage)
+        folder = self.home / "bundles" / digest
+        version = registry.register(digest, folder, tags, lineage=lineage, status=self.status)
         if registry.unjournaled is not None:
             self.listener.warning(f"registered, but not journaled yet: {registry.unjournaled}")
         self.folder.write(
