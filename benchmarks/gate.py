@@ -9,15 +9,16 @@ Noise is the hardest there is: sizes know nothing, and outcomes are worth exactl
 no trial is truly worse than the rule either. Trials are independent, and signals of a day share half of their
 luck. Skill is on the oracle market: a trial believes each signal's true log-odds plus an error of its own.
 Uniform: every trial as near the optimum as the outcome model fitted to 20,000 trades; varied: from the
-optimum to nearly none. The rule at 1x is the champion; the plug-in is one more sizer of noise, or of the
-uniform kind.
+optimum to nearly none. Beside these stand, to show where the gate loses its sight, uniform skill of half the
+optimum (weak), and uniform skill on a third of the signals (few). The rule at 1x is the champion; the plug-in
+is one more sizer of noise, or of the uniform kind.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -41,7 +42,8 @@ SEEDS: Final = 3
 ALPHA: Final = 0.05
 DAY_LUCK: Final = 0.5  # share of the variance of a signal's luck that its day decides, in the noise
 FITTED: Final = 0.15  # error of log-odds that leaves 0.92 of the optimum, as the fitted outcome model does
-WORST: Final = 1.0  # error that leaves 0.2 of it
+HALF: Final = 0.5  # error that leaves half of it
+WORST: Final = 1.0  # error that leaves an eighth of it
 GRANTED: Final = Figures(
     breaches=0,
     synthetic={task: Ratio(ratio=1.0, baseline=1.0) for task in ("L1", "L2", "L3")},
@@ -209,6 +211,9 @@ def benchmark(amount: Amount) -> dict[str, Any]:
     noise = measure("noise", noise_stream, (0.0, 0.0), amount.noise, amount)
     uniform = measure("uniform skill", skill_stream, (FITTED, FITTED), amount.skill, amount)
     varied = measure("varied skill", skill_stream, (0.0, WORST), amount.skill, amount)
+    weak = measure("weak skill", skill_stream, (HALF, HALF), amount.skill // 2, amount)
+    less = replace(amount, signals=amount.signals // 3)
+    few = measure("skill on few signals", skill_stream, (FITTED, FITTED), amount.skill // 2, less)
     return {
         "noise_pass_rate": noise["rate"],
         "skill_pass_rate": min(uniform["rate"], varied["rate"]),
@@ -217,6 +222,8 @@ def benchmark(amount: Amount) -> dict[str, Any]:
         "noise": noise,
         "skill_uniform": uniform,
         "skill_varied": varied,
+        "skill_weak": weak,
+        "skill_few": few,
     }
 
 
