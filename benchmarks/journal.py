@@ -1,8 +1,8 @@
 """How many decisions the journal takes, and what a kill costs: `python -m benchmarks.journal [--quick]`.
 
 Prints progress to stderr and one JSON line to stdout. A decision is a signal and a decision record, made and
-checked as the sizing desk makes them, and counts once it is durable. Rates are by the clock, so other programs
-on the machine slow them: `cpu_us` is what one decision costs all processes together.
+checked as the sizing desk makes them, and counts once it is durable. Rates are by the clock, so that other
+programs on the machine slow them; `cpu_us` is what one decision costs all processes together.
 """
 
 import argparse

@@ -16,10 +16,11 @@ from envs.guardrails import LARGEST_SIZE, Limits, TighterLimits
 from journal.schema import Record, canonical
 from market.errors import DataError
 
+NANOSECONDS: Final = "ns since 1970, UTC"
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, hex")]
 RecordId = Annotated[str, Field(min_length=1, max_length=200)]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
-Time = Annotated[StrictInt, Field(description="ns since 1970, UTC")]
+Time = Annotated[StrictInt, NANOSECONDS]
 Price = Annotated[FiniteFloat, Field(gt=0)]
 Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Positive = Annotated[FiniteFloat, Field(ge=0)]

@@ -79,6 +79,11 @@ class Record:
         content: dict[str, Any] = json.loads(self.text)
         return content
 
+    def gives_its_hash(self) -> bool:
+        """Whether the record is as it was written."""
+        fields = (self.writer, self.sequence, self.kind, self.record_id, self.time, self.text, self.previous)
+        return chained_hash(*fields) == self.hash
+
 
 def checked_name(field: str, value: object, longest: int) -> str:
     """`value`, if it can name something in a column of `longest` characters; `InputError` otherwise."""
