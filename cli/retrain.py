@@ -177,7 +177,27 @@ def _sources(
         finally:
             journal.close()
 
-    sources = []
+    def drifted(since: datetime) -> list[str]:
+        from market.sources import load
+        from mlops.drift import check, unwatched
+        from mlops.drift_baseline import NoBaseline, open_baseline
+        from mlops.drift_streams import MARKET_WINDOW, observe_bars
+        from mlops.versions import read_export
+        from policies.bundle import open_bundle
+
+        live = next((one for one in read_export(home()) if one.status == "PRODUCTION"), None)
+        if live is None:
+            raise ConfigError("--drift", None, "nothing is in production that could be watched")
+        data = config().data
+        try:
+            baseline = open_baseline(home(), live.digest)
+            observed = observe_bars(open_bundle(live.path.parent, live.digest), load(data), data)
+            report = check(baseline, observed, MARKET_WINDOW)
+        except NoBaseline as reason:
+            report = unwatched(live.digest, data, reason)
+        return list(report.alarms)
+
+    sources = [Source("drift", drifted)] if drift else []
     if bars is not None:
         sources.append(Source("new_data", volume(new_bars, bars, "bars")))
     if trades is not None:

@@ -24,6 +24,8 @@ from features.spec import WARMUP, fingerprint
 from market.bars import Bars
 from market.errors import ConfigError, DataError
 from market.sources import load
+from mlops.drift_baseline import baseline
+from mlops.drift_streams import answered
 from mlops.registry import Lineage, ModelVersion, Registry, Status, read_export
 from policies.baselines import CONFIDENCE, baselines
 from policies.bundle import BundleMeta, PolicyBundle, open_bundle
@@ -357,6 +359,7 @@ class Training:
         if self.folder.done("evaluate"):
             comparison = self.folder.facts("evaluate")["comparison"]
             tags |= {"headline": comparison["headline"], "verdict": comparison["verdict"]}
+        self._baseline(digest)  # before the version is there: what is registered can be watched
         data = json.dumps(self.folder.facts("load")["digests"], sort_keys=True)
         lineage = Lineage(
             data=hashlib.sha256(data.encode()).hexdigest(),
@@ -375,6 +378,23 @@ class Training:
             {},
             {"note": f"version {version.version}, {version.status}", "version": version.version},
         )
+
+    def _baseline(self, digest: str) -> None:
+        """Keep what drift is measured from: training rows, and results of signals not trained on."""
+        trades, rows = self._trades()
+        bundle = open_bundle(self.home / "bundles", digest)
+        known = trades.take(rows.train)
+        markets = {}
+        for bars, name in zip(self._markets(), self.folder.names("features"), strict=True):
+            seen = bars.time + bars.interval <= known.signal_time[-1]
+            matrix = self.folder.arrays("features", name)["features"][seen][WARMUP - 1 :]
+            if len(matrix):
+                markets[bars.symbol] = matrix
+        signals, _ = answered(bundle, known, self._outcome_fit().probability[rows.train])
+        # The test part has been looked at where it was evaluated; elsewhere it stays unseen.
+        part = "test" if self.folder.done("evaluate") else "select"
+        _, results = answered(bundle, trades.take(getattr(rows, part)))
+        baseline(digest, self.config.data, markets, signals, (results, f"{part} part")).save(self.home)
 
     def example(self) -> Example:
         """The newest signal of the run's data, as a request."""
