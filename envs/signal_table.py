@@ -3,8 +3,9 @@
 Built once, before training; knows nothing of accounts. Rows are in time order.
 """
 
-from dataclasses import dataclass, fields
-from typing import Final, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +60,31 @@ class SignalTable:
     def outcomes(self, rows: Integers | slice) -> Floats:
         """Gross R of each outcome of the given rows, float64[J], or float64[N, J] where each has its own."""
         return self.outcome_r if self.outcome_r.ndim == 1 else self.outcome_r[rows]
+
+    @staticmethod
+    def joined(tables: Sequence["SignalTable"]) -> "SignalTable":
+        """Tables end to end; where they think in outcomes of their own, each signal keeps those of its table.
+
+        Raises DataError for utilities of different k or base risk: they have no common unit.
+        """
+        first = tables[0]
+        for table in tables:
+            if (table.k, table.base_risk) != (first.k, first.base_risk):
+                seen = f"{table.k} and {table.base_risk}"
+                raise DataError("k and base_risk", seen, f"give all tables {first.k} and {first.base_risk}")
+        outcomes = max(table.probability.shape[1] for table in tables)
+        wide = [table._widened(outcomes) for table in tables]
+        names = [f.name for f in fields(first) if f.name not in ("k", "base_risk")]
+        values: dict[str, Any] = {
+            name: np.concatenate([getattr(table, name) for table in wide]) for name in names
+        }
+        return replace(first, **values)
+
+    def _widened(self, outcomes: int) -> "SignalTable":
+        """With outcomes of its own for each signal, and impossible ones added up to that number."""
+        law = np.broadcast_to(self.outcome_r, self.probability.shape)
+        missing = ((0, 0), (0, outcomes - law.shape[1]))
+        return replace(self, probability=np.pad(self.probability, missing), outcome_r=np.pad(law, missing))
 
     def utility_of(self, multiplier: Floats, rows: Integers | slice, *, realised: bool) -> Floats:
         """Utility in R of one size for each of the given rows, float64[N] from float64[N]: what became of it,

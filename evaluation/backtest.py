@@ -4,6 +4,7 @@ and serving.
 Knows nothing of statistics or pages.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,8 +40,17 @@ class Path:
 def run(policy: Policy, table: SignalTable, limits: Limits, session_days: float) -> Path:
     """Size every signal of `table` in time order, in one unbroken account that starts at equity 1.
 
-    At the start of each review window the operator looks at the account: the drawdown limit counts from the
-    equity of that moment, so that an account that reached it trades again in the next session.
+    See `relay`.
+    """
+    return relay({0: policy}, table, limits, session_days)
+
+
+def relay(policies: Mapping[int, Policy], table: SignalTable, limits: Limits, session_days: float) -> Path:
+    """`run` with a change of policy on the way: `policies` by the row from which each is in charge, 0 first.
+
+    The account is handed on with its open trades. At the start of each review window the operator looks at
+    it: the drawdown limit counts from the equity of that moment, so that an account that reached it trades
+    again in the next session.
     """
     if limits.base_risk != table.base_risk:
         raise ConfigError(
@@ -52,7 +62,9 @@ def run(policy: Policy, table: SignalTable, limits: Limits, session_days: float)
     binding = np.zeros(n, dtype=np.int8)
     stake = np.zeros(n)
     session, elapsed = review_window(table.time, session_days)
+    policy = policies[0]
     for i in range(n):
+        policy = policies.get(i, policy)
         row = slice(i, i + 1)
         now = table.time[row]
         ledger.settle(now)

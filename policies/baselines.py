@@ -112,6 +112,23 @@ class RandomLegal:
 
 
 @dataclass(frozen=True)
+class RandomTier:
+    """One of the six tiers drawn by `shares`, float[6] of sum 1, whatever the signal: what a sizer's mix of
+    sizes earns when it is dealt out blindly. Drawn as `RandomLegal` draws.
+    """
+
+    shares: tuple[float, ...]
+    seed: int = 0
+    name: str = "random tier"
+    snaps: bool = True
+
+    def size(self, situation: Situation) -> Floats:
+        """See `Policy.size`."""
+        random = np.random.default_rng([self.seed, zlib.crc32(situation.observation.tobytes())])
+        return np.asarray(SIZES[random.choice(len(SIZES), size=len(situation.cap), p=self.shares)])
+
+
+@dataclass(frozen=True)
 class PlugIn:
     """The meta-label plug-in: the calibrated outcome model and the best of six closed forms (Lopez de Prado
     2018, ch. 3, 10).

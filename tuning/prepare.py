@@ -4,7 +4,9 @@ aversion, support.
 Everything is fitted on training rows alone. Knows nothing of RLlib.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,7 @@ from signals.kelly import calibrate_k
 from signals.outcome_model import OutcomeModel, cross_fitted
 from signals.trades import Trades, trade_fields, trade_ranks
 from tuning.config import TrainConfig
+from tuning.run_folder import Arrays
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -36,6 +39,28 @@ class OutcomeFit:
     k: float
     k_from: str
     calibration: dict[str, float]
+
+    def to_files(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
+        """As array files by name, and facts, for a run folder."""
+        ranks = {symbol: np.asarray(values) for symbol, values in self.ranks.to_dict().items()}
+        arrays = {
+            "model": self.model.to_arrays(),
+            "ranks": ranks,
+            "probability": {"probability": self.probability},
+        }
+        return arrays, {"k": self.k, "k_from": self.k_from, "calibration": self.calibration}
+
+    @classmethod
+    def from_files(cls, arrays: Callable[[str], Arrays], facts: Mapping[str, Any]) -> Self:
+        """The inverse of `to_files`; `arrays` reads the file of a name."""
+        return cls(
+            model=OutcomeModel.from_arrays(arrays("model")),
+            ranks=VolatilityRanks.from_dict(arrays("ranks")),
+            probability=arrays("probability")["probability"],
+            k=facts["k"],
+            k_from=facts["k_from"],
+            calibration=facts["calibration"],
+        )
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,7 @@ from policies.bundle import BundleMeta, PolicyBundle, open_bundle
 from policies.decision import Policy
 from policies.hybrid import FineTunedPolicy, Network, TierPolicy
 from signals.excursions import excursions
-from signals.fields import VolatilityRanks
 from signals.outcome_model import STAGES as ANSWERED
-from signals.outcome_model import OutcomeModel
 from signals.outcome_store import FileOutcomeStore
 from signals.outcomes import label
 from signals.predictor import PricePredictor
@@ -211,22 +209,12 @@ class Training:
             f"ECE {figures['expected_calibration_error']:.3f}; k = {fit.k:.1f} ({fit.k_from}); "
             f"{fit.model.compared}"
         )
-        self.folder.write(
-            "outcome_model",
-            {
-                "model": fit.model.to_arrays(),
-                "ranks": {symbol: np.asarray(values) for symbol, values in fit.ranks.to_dict().items()},
-                "probability": {"probability": fit.probability},
-            },
-            {
-                "note": note,
-                "k": fit.k,
-                "k_from": fit.k_from,
-                "calibration": figures,
-                "candidates": fit.model.candidates,
-                "kept": dict(zip(ANSWERED, fit.model.kept, strict=True)),
-            },
-        )
+        arrays, facts = fit.to_files()
+        compared = {
+            "candidates": fit.model.candidates,
+            "kept": dict(zip(ANSWERED, fit.model.kept, strict=True)),
+        }
+        self.folder.write("outcome_model", arrays, {"note": note, **facts, **compared})
 
     def _predictor(self) -> None:
         settings = self.config.predictor
@@ -379,16 +367,8 @@ class Training:
         return trades_from_arrays(self.folder.arrays("outcomes", "trades")), Split(**rows)
 
     def _outcome_fit(self) -> OutcomeFit:
-        facts = self.folder.facts("outcome_model")
-        ranks = self.folder.arrays("outcome_model", "ranks")
-        return OutcomeFit(
-            model=OutcomeModel.from_arrays(self.folder.arrays("outcome_model", "model")),
-            ranks=VolatilityRanks.from_dict(ranks),
-            probability=self.folder.arrays("outcome_model", "probability")["probability"],
-            k=facts["k"],
-            k_from=facts["k_from"],
-            calibration=facts["calibration"],
-        )
+        stage = "outcome_model"
+        return OutcomeFit.from_files(lambda name: self.folder.arrays(stage, name), self.folder.facts(stage))
 
     def _train_network(self, prepared: Prepared) -> tuple[Network | None, list[Any]]:
         if self.config.algo == "plugin":
