@@ -83,6 +83,7 @@ def relay(policies: Mapping[int, Policy], table: SignalTable, limits: Limits, se
             impact_r=table.impact_r[row],
             volatility_ratio=table.volatility_ratio[row],
             settled_kelly=table.settled_kelly[row],
+            settled_optimal=table.settled_optimal[row],
             k=table.k,
             base_risk=table.base_risk,
         )

@@ -46,16 +46,33 @@ class FixedSize:
 
 @dataclass(frozen=True)
 class FractionalKelly:
-    """1/k of the Kelly fraction of the last hundred settled signals (Kelly 1956; Thorp 2006); 1x until twenty
-    are settled.
+    """A share of the Kelly fraction of the last hundred settled signals (Kelly 1956; Thorp 2006); 1x until
+    twenty are settled.
     """
 
+    share: float | None = None  # 1/k of the utility if absent
     name: str = "1/k Kelly"
     snaps: bool = True
 
     def size(self, situation: Situation) -> Floats:
         """See `Policy.size`."""
-        multiplier = situation.settled_kelly / (situation.k * situation.base_risk)
+        share = 1.0 / situation.k if self.share is None else self.share
+        multiplier = share * situation.settled_kelly / situation.base_risk
+        return nearest_tier(np.where(np.isnan(multiplier), 1.0, multiplier))
+
+
+@dataclass(frozen=True)
+class OptimalF:
+    """The stake that would have compounded the last hundred settled signals most (Vince 1990); 1x until
+    twenty are settled.
+    """
+
+    name: str = "optimal f"
+    snaps: bool = True
+
+    def size(self, situation: Situation) -> Floats:
+        """See `Policy.size`."""
+        multiplier = situation.settled_optimal / situation.base_risk
         return nearest_tier(np.where(np.isnan(multiplier), 1.0, multiplier))
 
 
@@ -158,7 +175,10 @@ def baselines(seed: int = 0) -> tuple[Policy, ...]:
     return (
         FixedSize(1.0, "rule 1x"),
         FixedSize(0.5, "half"),
+        FractionalKelly(1.0, "full Kelly"),
+        FractionalKelly(0.5, "half Kelly"),
         FractionalKelly(),
+        OptimalF(),
         VolatilityTarget(),
         ConfidenceLinear(),
         DrawdownScaled(),

@@ -16,6 +16,7 @@ from market.splits import walk_forward
 from policies.baselines import baselines
 from policies.decision import Policy
 from policies.hybrid import FineTunedPolicy, Network, TierPolicy
+from policies.planned import planned
 from signals.trades import Trades
 from tuning.config import TrainConfig
 from tuning.prepare import OutcomeFit, Prepared, Split, fit_outcomes, tables
@@ -53,7 +54,8 @@ class FoldFits:
         """See `Fit`."""
         _, prepared, late = self._prepared(number, train, test)
         learned = self._learned(number, prepared, seed) if self.learns else None
-        return Fold(prepared.test, late, baselines(seed), learned)
+        ahead = planned(prepared.train, self.config.limits)
+        return Fold(prepared.test, late, (*baselines(seed), ahead), learned)
 
     def outcomes(self, number: int) -> OutcomeFit:
         """The outcome model of a fold that was fitted."""
