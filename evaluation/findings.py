@@ -18,7 +18,7 @@ from evaluation.breaches import breaches
 from evaluation.comparison import NANOSECONDS_PER_DAY, Comparison, Difference, compare
 from evaluation.resampling import interval
 from evaluation.robustness import CostStress, Group, cost_stress, groups, late, regimes, years
-from evaluation.walk_forward import Tested
+from evaluation.walk_forward import WalkForward
 
 RULE: Final = "rule 1x"
 PLUG_IN: Final = "meta-label plug-in"
@@ -113,7 +113,7 @@ class FoldRow:
         return min(self.gained)
 
 
-def by_seed(tested: Tested) -> tuple[SeedRow, ...]:
+def by_seed(tested: WalkForward) -> tuple[SeedRow, ...]:
     """Every seed of the learned sizer; where nothing was learned, the plug-in as its only one."""
     rule, plug_in = _baseline(tested, RULE), _baseline(tested, PLUG_IN)
     days = tested.table.time // NANOSECONDS_PER_DAY
@@ -132,7 +132,7 @@ def by_seed(tested: Tested) -> tuple[SeedRow, ...]:
     return tuple(rows)
 
 
-def by_fold(tested: Tested) -> tuple[FoldRow, ...]:
+def by_fold(tested: WalkForward) -> tuple[FoldRow, ...]:
     """Every fold of the learned sizer; where nothing was learned, of the plug-in."""
     rule, plug_in = _baseline(tested, RULE), _baseline(tested, PLUG_IN)
     dates = tested.table.time.astype("datetime64[ns]").astype("datetime64[D]")
@@ -148,5 +148,5 @@ def by_fold(tested: Tested) -> tuple[FoldRow, ...]:
     return tuple(rows)
 
 
-def _baseline(tested: Tested, name: str) -> Path:
+def _baseline(tested: WalkForward, name: str) -> Path:
     return next(path for path in tested.baselines if path.name == name)

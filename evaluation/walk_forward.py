@@ -47,7 +47,7 @@ class Fit(Protocol):
 
 
 @dataclass(frozen=True)
-class Tested:
+class WalkForward:
     """Walk-forward's paths: n signals of all folds, in accounts that go through all of them."""
 
     table: SignalTable  # [n]
@@ -85,7 +85,7 @@ def walk_forward(
     session_days: float,
     seeds: Sequence[int],
     told: Callable[[int, int], None] = lambda fold, seed: None,
-) -> Tested:
+) -> WalkForward:
     """Fit and test every fold of `bounds` with every seed; `told` is called with each before it is fitted.
 
     The account that a policy walks is handed from fold to fold with its open trades. A fold without a learned
@@ -120,7 +120,7 @@ def walk_forward(
         late_paths.insert(0, walked(complete[middle], late))
         shares = tuple(figures(learned[middle]).tiers[tier] for tier in TIERS)
         baselines.append(run(RandomTier(shares, seeds[0], SAME_EXPOSURE), table, limits, session_days))
-    return Tested(
+    return WalkForward(
         table=table,
         late=late,
         fold=np.repeat(np.arange(len(rows)), lengths),

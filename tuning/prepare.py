@@ -153,22 +153,16 @@ def tables(trades: Trades, parts: Split, fit: OutcomeFit, config: TrainConfig) -
     median = volatility_medians(train)
     prior = float(np.mean(train.net_r > 0.0))
     fields = trade_fields(trades, fit.ranks)
-    whole = signal_table(
-        time=trades.signal_time,
-        exit_time=trades.exit_time,
-        symbol=trades.symbol,
-        signal_fields=fields,
-        gross_r=trades.gross_r,
-        cost_r=trades.cost_r,
-        impact_r=trades.impact_r,
+    whole = stream(
+        trades,
+        config,
+        fields=fields,
         probability=fit.probability,
         outcome_r=fit.model.outcome_r,
-        volatility_ratio=volatility_ratio(trades, median),
-        out_of_distribution=support.outside(trades.features),
-        k=fit.k,
-        base_risk=config.limits.base_risk,
-        reward=config.reward,
+        support=support,
+        medians=median,
         prior_win_rate=prior,
+        k=fit.k,
     )
     return Prepared(
         train=whole.take(parts.train),
@@ -178,6 +172,40 @@ def tables(trades: Trades, parts: Split, fit: OutcomeFit, config: TrainConfig) -
         support=support,
         prior_win_rate=prior,
         volatility_median=median,
+    )
+
+
+def stream(
+    trades: Trades,
+    config: TrainConfig,
+    *,
+    fields: Floats,
+    probability: Floats,
+    outcome_r: Floats,
+    support: Support,
+    medians: dict[str, float],
+    prior_win_rate: float,
+    k: float,
+) -> SignalTable:
+    """The signal table of all trades, as what was fitted sees them: `fields` float64[n, 6], `probability`
+    float64[n, J] over `outcome_r` float64[J].
+    """
+    return signal_table(
+        time=trades.signal_time,
+        exit_time=trades.exit_time,
+        symbol=trades.symbol,
+        signal_fields=fields,
+        gross_r=trades.gross_r,
+        cost_r=trades.cost_r,
+        impact_r=trades.impact_r,
+        probability=probability,
+        outcome_r=outcome_r,
+        volatility_ratio=volatility_ratio(trades, medians),
+        out_of_distribution=support.outside(trades.features),
+        k=k,
+        base_risk=config.limits.base_risk,
+        reward=config.reward,
+        prior_win_rate=prior_win_rate,
     )
 
 

@@ -31,6 +31,10 @@ class Study:
     open: Integers  # rows before the locked part, over before it begins
     locked: Integers
 
+    def __str__(self) -> str:
+        bars = ", ".join(f"{symbol} {count:,}" for symbol, count in self.bars.items())
+        return f"{bars} bars; {len(self.open):,} trades, and {len(self.locked):,} in the locked part"
+
     def open_part(self) -> tuple[Trades, Trades]:
         """Trades and their late entries before the locked part. A late entry that would end in it comes to
         nothing.

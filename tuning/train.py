@@ -298,7 +298,7 @@ class Training:
             "costs": self.config.costs.model_dump(),
             "limits": self.config.limits.model_dump(),
             "seed": self.config.seed,
-            "revision": _revision(),
+            "revision": revision(),
         }
         # The test part's probabilities: the outcome model has not seen one of its outcomes.
         stated = test.market[:, CONFIDENCE].astype(np.float64)
@@ -331,7 +331,7 @@ class Training:
             "seed": self.config.seed,
             "config": self.config.digest(),
             "feature_fingerprint": fingerprint(),
-            "revision": _revision(),
+            "revision": revision(),
             **self.tags,
         }
         if "fine_tune" in self.folder.facts("sizer"):
@@ -416,7 +416,7 @@ class Training:
                 "data_digests": self.folder.facts("load")["digests"],
                 "trades": self.folder.facts("outcomes")["counts"],
                 "config": config.model_dump(mode="json"),
-                "revision": _revision(),
+                "revision": revision(),
             },
             calibration=fit.calibration,
             outcome_model={
@@ -472,7 +472,7 @@ def _check_features(run: RunFolder) -> None:
         raise ConfigError("feature_fingerprint", kept, mend)
 
 
-def _revision() -> str:
+def revision() -> str:
     """The git revision of the working tree, or "unknown" outside one."""
     try:
         return subprocess.run(
