@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from envs.account import NANOSECONDS_PER_DAY
 from envs.rewards import net_r
 from envs.signal_table import SignalTable
 from evaluation.backtest import Path
@@ -17,7 +18,7 @@ from evaluation.resampling import block_length, interval
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-NANOSECONDS_PER_DAY: Final = 86_400_000_000_000
+LEAST_RUNS: Final = 8  # of days that change places
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Attribution:
     low: float | None  # 95 % interval of it by resampled days; None with fewer than 20
     high: float | None
     p_value: float | None  # of "sizes know nothing of outcomes"; None with few days, or one size for all
-    block_days: int | None  # days that were kept together when sizes were shuffled
+    run_days: int | None  # days that were kept together when sizes were shuffled
 
 
 def attribute(path: Path, table: SignalTable, *, replications: int = 2_000, seed: int = 0) -> Attribution:
@@ -67,24 +68,27 @@ def attribution(
     The test gives the same sizes to the same trades in another order, `replications` times; the p-value is
     the share of orders that earn at least as much (Good 2005; the order found counts as one). Sizes are not
     shuffled trade by trade: those of one day, and of days in a row, resemble each other, as outcomes do, and
-    so would count as more evidence than they are. Runs of days as long as the daily gains are correlated
-    (Politis and White 2004) change places as a whole. And they stay with their symbol: that a symbol is
-    always sized larger is one choice, not a skill shown n times; it counts in `gained_r`, not in the test.
+    so would count as more evidence than they are. Runs of days change places as a whole, twice as long as the
+    blocks that suit the daily gains (Politis and White 2004), but never fewer than eight runs. And sizes stay
+    with their symbol: that a symbol is always sized larger is one choice, not a skill shown n times; it
+    counts in `gained_r`, not in the test.
     """
     flat = float(np.mean(multiplier))
     sized = multiplier * net_r(multiplier, gross_r, cost_r, impact_r)
     gained = sized - flat * net_r(flat, gross_r, cost_r, impact_r)
     _, of_day = np.unique(days, return_inverse=True)
     low, high = interval(gained, days, replications, seed)
-    block = block_length(np.asarray(np.bincount(of_day, weights=gained), dtype=np.float64))
+    daily = np.asarray(np.bincount(of_day, weights=gained), dtype=np.float64)
+    suited = block_length(daily)
+    run = None if suited is None else max(1, min(2 * suited, len(daily) // LEAST_RUNS))
     symbols = [np.flatnonzero(symbol == one) for one in np.unique(symbol)]
     p_value = None
-    if block is not None and any(np.ptp(multiplier[rows]) > 0.0 for rows in symbols):
+    if run is not None and any(np.ptp(multiplier[rows]) > 0.0 for rows in symbols):
         random = np.random.default_rng(seed)
-        of_block = of_day // block
+        of_run = of_day // run
         reached = 0
         for _ in range(replications):
-            place = random.random(of_block.max() + 1)[of_block]
+            place = random.random(of_run.max() + 1)[of_run]
             other = multiplier.copy()
             for rows in symbols:
                 other[rows] = multiplier[rows][np.argsort(place[rows], kind="stable")]
@@ -101,5 +105,5 @@ def attribution(
         low=low,
         high=high,
         p_value=p_value,
-        block_days=block,
+        run_days=run,
     )
