@@ -98,9 +98,8 @@ def write_evaluation(page: Page, meta: Mapping[str, object], path: FilePath) -> 
 
 
 def _seed(seed: SeedRow) -> dict[str, Any]:
-    values = {"seed": seed.seed, "mean_utility": seed.mean_utility}
+    values: dict[str, Any] = {"seed": seed.seed, "mean_utility": seed.mean_utility}
     for name in ("versus_rule", "versus_plug_in"):
         difference = getattr(seed, name)
-        known = None if difference is None else asdict(difference) | {"relation": difference.relation}
-        values[name] = known
+        values[name] = difference and asdict(difference) | {"relation": difference.relation}
     return values

@@ -139,12 +139,13 @@ def by_fold(tested: WalkForward) -> tuple[FoldRow, ...]:
     rows = []
     for number, trained in enumerate(tested.trained):
         own = tested.fold == number
-        means = [float(np.mean(path.utility[own])) for path in (rule, plug_in)]
+        of_rule, of_plug_in = (float(np.mean(path.utility[own])) for path in (rule, plug_in))
         gained = tuple(
             float(np.mean((path.utility - rule.utility)[own])) for path in tested.learned or (plug_in,)
         )
         first, last = str(dates[own][0]), str(dates[own][-1])
-        rows.append(FoldRow(number + 1, first, last, trained, int(own.sum()), *means, gained))
+        signals = int(own.sum())
+        rows.append(FoldRow(number + 1, first, last, trained, signals, of_rule, of_plug_in, gained))
     return tuple(rows)
 
 

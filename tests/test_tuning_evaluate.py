@@ -1,6 +1,7 @@
 """Evaluation end to end without Ray: walk-forward, the locked part counted, the gate, the evidence."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from mlops.registry import Registry
 from tests.headless_browser import shown
 from tuning.config import parse
 from tuning.evaluate import Evaluation, Request, configuration_of, evaluate, read_oracle_lines, registered
+from tuning.final_test import seen_by
 from tuning.study import study
 from tuning.train import start
 
-DATA = "synthetic:regimes?bars=4000&seed=1"
+DATA = "synthetic:regimes?bars=3000&seed=1"
 CONFIG = parse({"data": DATA, "algo": "plugin", "least_trades": 50, "advised_trades": 50, "folds": 2})
 
 
@@ -99,22 +101,22 @@ def test_each_opening_of_the_locked_part_is_counted_before_it_is_seen(
 
 
 def test_without_final_nothing_of_the_locked_part_is_looked_at(
-    trained: tuple[Path, Evaluation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Path, Evaluation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What the folds learn is tested in test_tuning_folds: here they are fitted already."""
+    home, with_final = trained
     seen = study(CONFIG)
-    first = evaluate(Request(CONFIG), tmp_path / "one", Listener())
     spoiled = seen.trades.gross_r.copy()
     spoiled[seen.locked] = 99.0
-    from dataclasses import replace
-
     late = seen.late.gross_r.copy()
     late[seen.locked] = 99.0
     other = replace(seen, trades=replace(seen.trades, gross_r=spoiled), late=replace(seen.late, gross_r=late))
     monkeypatch.setattr(tuning.evaluate, "study", lambda config: other)
-    second = evaluate(Request(CONFIG), tmp_path / "two", Listener())
-    assert first.walked.to_dict() == second.walked.to_dict()
-    assert (first.final, first.judged, first.looks) == (None, None, 0)
-    assert not (tmp_path / "one" / "evidence").exists()
+    without = evaluate(Request(CONFIG), home, Listener())
+    assert without.walked.to_dict() == with_final.walked.to_dict()
+    assert without.folds == with_final.folds
+    assert (without.final, without.judged) == (None, None)
+    assert "Locked test" not in without.page.read_text().split("<script")[0]
 
 
 def test_walk_forward_tests_only_what_is_over_before_the_locked_part_begins() -> None:
@@ -129,7 +131,7 @@ def test_walk_forward_tests_only_what_is_over_before_the_locked_part_begins() ->
 def test_other_bars_than_the_bundles_are_refused(trained: tuple[Path, Evaluation]) -> None:
     home, _ = trained
     opened = registered(home, 1)
-    config = configuration_of(opened, "synthetic:regimes?bars=4000&seed=2")
+    config = configuration_of(opened, "synthetic:regimes?bars=3000&seed=2")
     with pytest.raises(InputError, match="bars of"):
         evaluate(Request(config, opened), home, Listener())
 
@@ -155,13 +157,16 @@ def test_a_sizer_with_too_few_trades_is_left_out_and_the_page_says_so(tmp_path: 
     assert "No sizer was trained" in evaluation.page.read_text()
 
 
-def test_a_champion_is_walked_beside_the_candidate(trained: tuple[Path, Evaluation], tmp_path: Path) -> None:
+def test_a_champion_is_walked_beside_the_candidate(trained: tuple[Path, Evaluation]) -> None:
     home, _ = trained
     registry = Registry(home)
     registry.promote(1, override="a first champion")
-    other = parse({"k": 4.0, "seed": 1}, base=CONFIG)
-    start(other, home, Listener(), resume=False).run("rl_sizer")
-    opened = registered(home, 2)
+    first = registered(home, 1).bundle
+    other = replace(first, meta=first.meta.model_copy(update={"k": 4.0}), golden={})
+    whole = seen_by(other, study(CONFIG).trades, CONFIG)
+    fields = np.zeros((len(whole), 6))
+    digest = other.with_golden(whole, fields).save(home / "bundles")
+    opened = registered(home, registry.register(digest, home / "bundles" / digest).version)
     evaluation = evaluate(Request(configuration_of(opened, None), opened, final=True), home, Listener())
     assert evaluation.judged is not None
     assert evaluation.judged.evidence.champion == registry.version(1).digest

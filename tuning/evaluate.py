@@ -187,8 +187,8 @@ def evaluate(request: Request, home: Path, listener: Listener) -> Evaluation:
         judged=judged,
         page=page,
     )
-    found = () if judged is None else judged.criteria
-    write_evaluation(Page(parts, folds, seeds, found, walked.left_out, evaluation.looks), meta, page)
+    said = () if judged is None else judged.criteria
+    write_evaluation(Page(parts, folds, seeds, said, walked.left_out, evaluation.looks), meta, page)
     return evaluation
 
 
