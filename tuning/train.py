@@ -18,6 +18,7 @@ from envs.rewards import net_r
 from evaluation.backtest import Path as Walk
 from evaluation.backtest import run
 from evaluation.comparison import Comparison, compare
+from evaluation.locked_test import key_of, record_look
 from evaluation.report import LearningCurve, write_html
 from features.pipeline import FeaturePipeline
 from features.spec import WARMUP, fingerprint
@@ -282,6 +283,9 @@ class Training:
         self.folder.write("sizer", arrays, facts)
 
     def _evaluate(self) -> None:
+        key = key_of(self.folder.facts("load")["digests"], self.config.rule, self.config.costs.model_dump())
+        by = {"command": "train", "run": self.folder.name, "config": self.config.digest()}
+        looked = record_look(self.home, key, by)
         comparison, paths, prepared = self._compare()
         report = self.home / "reports" / f"{self.folder.name}.html"
         trades, _ = self._trades()
@@ -298,6 +302,7 @@ class Training:
             "costs": self.config.costs.model_dump(),
             "limits": self.config.limits.model_dump(),
             "seed": self.config.seed,
+            "looks_at_the_test_part": looked,
             "revision": revision(),
         }
         # The test part's probabilities: the outcome model has not seen one of its outcomes.
