@@ -95,11 +95,13 @@ def test_liking_one_symbol_is_a_gain_and_no_proven_skill() -> None:
     random = np.random.default_rng(3)
     symbol = random.integers(0, 2, N).astype(np.int32)
     r = random.normal(size=N) + np.where(symbol == 0, 1.0, -1.0)
-    found = of(np.where(symbol == 0, 1.25, 0.25), r, symbol=symbol)
+    liked = np.where(symbol == 0, 1.0, 0.25)
+    found = of(liked, r, symbol=symbol)
     assert found.gained_r > 0.3
     assert found.p_value is None
-    pooled = of(np.where(symbol == 0, 1.25, 0.25), r)
-    assert pooled.p_value == pytest.approx(1 / 201), "what it would be if symbols were mixed"
+    varied = liked + 0.25 * random.integers(0, 2, N)
+    assert of(varied, r, symbol=symbol).p_value > 0.1
+    assert of(varied, r).p_value == pytest.approx(1 / 201), "what it would be if symbols were mixed"
 
 
 def test_few_days_give_no_interval_and_no_p_value() -> None:
