@@ -117,10 +117,16 @@ def _folds(evaluation: "Evaluation") -> None:
             f"{fold.worst:+.3f}",
         )
     console.print(table)
+    gained = sorted(seed.versus_rule.mean for seed in evaluation.seeds)
+    if len(gained) > 1:
+        spread = f"median {gained[(len(gained) - 1) // 2]:+.3f}, worst {gained[0]:+.3f}"
+        console.print(
+            f"{len(gained)} seeds over all folds: {spread} R per signal on the rule", highlight=False
+        )
     skill = evaluation.walked.attribution
     chance = "no p-value" if skill.p_value is None else f"p = {skill.p_value:.3f}"
-    gained = f"{skill.gained_r:+.3f} R per signal beyond one flat size of {skill.flat_size:.2f}x"
-    console.print(f"Sizing skill: {gained}, {chance}", highlight=False)
+    beyond = f"{skill.gained_r:+.3f} R per signal beyond one flat size of {skill.flat_size:.2f}x"
+    console.print(f"Sizing skill: {beyond}, {chance}", highlight=False)
 
 
 def _verdict(judged: "Judged", version: int | None) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from envs.guardrails import SIZES, TIERS
 from evaluation.backtest import Path
 from evaluation.findings import Findings, FoldRow, SeedRow
-from evaluation.gate import Criterion
+from evaluation.gate import Criterion, Figures
 from evaluation.page import plain, write_page
 from evaluation.report import curve, reliability_figures
 from evaluation.robustness import COST_FACTORS
@@ -43,6 +43,7 @@ class Page:
     folds: Sequence[FoldRow]
     seeds: Sequence[SeedRow]
     criteria: Sequence[Criterion]
+    figures: Figures | None  # what the criteria are about
     left_out: str | None
     looks: int
 
@@ -78,6 +79,7 @@ def write_evaluation(page: Page, meta: Mapping[str, object], path: FilePath) -> 
         "headline": page.headline,
         "caveats": list(page.caveats),
         "criteria": [asdict(one) for one in page.criteria],
+        "figures": None if page.figures is None else page.figures.model_dump(mode="json"),
         "looks": page.looks,
         "folds": [asdict(fold) | {"median": fold.median, "worst": fold.worst} for fold in page.folds],
         "seeds": [_seed(seed) for seed in page.seeds],

@@ -12,7 +12,7 @@ from selenium.webdriver import Chrome
 from envs.guardrails import Limits
 from evaluation.evaluation_page import Page, Part, write_evaluation
 from evaluation.findings import PLUG_IN, by_fold, by_seed, find
-from evaluation.gate import Criterion
+from evaluation.gate import Criterion, Figures, Search
 from evaluation.walk_forward import WalkForward, walk_forward
 from tests.headless_browser import fetched, marks, shown
 from tests.test_evaluation_walk_forward import SEEDS, Fits, rows
@@ -47,7 +47,9 @@ def page_of(criteria: tuple[Criterion, ...] = CRITERIA, *, learns: bool = True) 
     tested = walk_forward(rows(), Fits(learns=learns), Limits(), 28.0, SEEDS)
     parts = [part("Walk-forward", tested), part("Locked test", tested)]
     left_out = None if learns else "No sizer was trained."
-    return Page(parts, by_fold(tested), by_seed(tested), criteria, left_out, looks=2)
+    search = Search(tried=20, compared=17, spa=0.3, pbo=0.4, deflated_sharpe=0.125)
+    figures = Figures(search=search) if criteria else None
+    return Page(parts, by_fold(tested), by_seed(tested), criteria, figures, left_out, looks=2)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,8 @@ def test_the_verdict_comes_first_and_each_criterion_says_why(written: Path) -> N
     for criterion in CRITERIA:
         assert f"{criterion.text}" in text
     assert "looked at 2 times" in text
+    assert "best of 20 trials, all that were ever begun; 17 of them left a network" in text
+    assert "Deflated Sharpe 0.125 with 20 trials" in text
 
 
 def test_without_a_verdict_the_headline_says_how_the_sizer_stands() -> None:

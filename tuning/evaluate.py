@@ -187,8 +187,9 @@ def evaluate(request: Request, home: Path, listener: Listener) -> Evaluation:
         judged=judged,
         page=page,
     )
-    said = () if judged is None else judged.criteria
-    write_evaluation(Page(parts, folds, seeds, said, walked.left_out, evaluation.looks), meta, page)
+    said, figures = ((), None) if judged is None else (judged.criteria, judged.figures)
+    shown = Page(parts, folds, seeds, said, figures, walked.left_out, evaluation.looks)
+    write_evaluation(shown, meta, page)
     return evaluation
 
 
