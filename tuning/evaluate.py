@@ -187,8 +187,15 @@ def evaluate(request: Request, home: Path, listener: Listener) -> Evaluation:
         judged=judged,
         page=page,
     )
-    said, figures = ((), None) if judged is None else (judged.criteria, judged.figures)
-    shown = Page(parts, folds, seeds, said, figures, walked.left_out, evaluation.looks)
+    shown = Page(
+        parts,
+        folds,
+        seeds,
+        () if judged is None else judged.criteria,
+        None if judged is None else judged.figures,
+        walked.left_out,
+        evaluation.looks,
+    )
     write_evaluation(shown, meta, page)
     return evaluation
 
