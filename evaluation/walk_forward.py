@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from envs.guardrails import TIERS, Limits
 from envs.signal_table import SignalTable
-from evaluation.backtest import Path, relay, run
+from evaluation.backtest import Path, relay_all, run
 from evaluation.metrics import figures
 from market.errors import ConfigError
 from market.splits import walk_forward as folds_of
@@ -106,18 +106,17 @@ def walk_forward(
     lengths = [len(fold.table) for fold in first]
     starts = [int(start) for start in np.cumsum([0, *lengths[:-1]])]
 
-    def walked(policies: Sequence[Policy], over: SignalTable) -> Path:
-        return relay(dict(zip(starts, policies, strict=True)), over, limits, session_days)
-
     found = [[policy for policy in policies if policy is not None] for policies in learners]
     complete = [policies for policies in found if len(policies) == len(rows)]
-    relays = list(zip(*(fold.baselines for fold in first), strict=True))
-    learned = tuple(walked(policies, table) for policies in complete)
-    baselines = [walked(policies, table) for policies in relays]
-    late_paths = [walked(policies, late) for policies in relays]
+    of_baselines = zip(*(fold.baselines for fold in first), strict=True)
+    chains = [*complete, *(list(policies) for policies in of_baselines)]
+    relays = [dict(zip(starts, policies, strict=True)) for policies in chains]
+    walked = relay_all(relays, table, limits, session_days)
+    learned, baselines = walked[: len(complete)], walked[len(complete) :]
+    late_relays = relays[len(complete) :]
     if learned:
         middle = median_of(learned)
-        late_paths.insert(0, walked(complete[middle], late))
+        late_relays.insert(0, relays[middle])
         shares = tuple(figures(learned[middle]).tiers[tier] for tier in TIERS)
         baselines.append(run(RandomTier(shares, seeds[0], SAME_EXPOSURE), table, limits, session_days))
     return WalkForward(
@@ -127,8 +126,8 @@ def walk_forward(
         trained=tuple(len(train) for train, _ in rows),
         seeds=tuple(seeds) if learned else (),
         baselines=tuple(baselines),
-        learned=learned,
-        late_paths=tuple(late_paths),
+        learned=tuple(learned),
+        late_paths=tuple(relay_all(late_relays, late, limits, session_days)),
     )
 
 

@@ -23,6 +23,9 @@ CONFIG = parse({"algo": "plugin", "folds": 2})
 
 
 class Nobody:
+    def stage(self, name: str, note: str, *, resumed: bool) -> None:
+        pass
+
     def progress(self, done: int, total: int, score: float) -> None:
         pass
 

@@ -221,8 +221,7 @@ def _walk(request: Request, seen: Study, home: Path, listener: Listener) -> _Wal
     fits = FoldFits(trades, late, config, folder, listener, learns)
 
     def told(number: int, seed: int) -> None:
-        of_seed = f", seed {seed}" if learns else ""
-        listener.working(f"fold {number + 1} of {len(rows)}{of_seed}", 0, 0)
+        listener.working(f"fold {number + 1}", 0, 0)
 
     with _ray(config, learns):
         tested = walk_forward(rows, fits, config.limits, config.session.days, _seeds(request), told)

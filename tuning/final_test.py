@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.signal_table import SignalTable
-from evaluation.backtest import Path, run
+from evaluation.backtest import Path, run, run_all
 from evaluation.findings import PLUG_IN, RULE
 from evaluation.walk_forward import median_of
 from market.errors import InputError
@@ -66,8 +66,7 @@ def final_of_bundle(
     ahead = planned(whole.take(split.train), config.limits)
     others = [one for one in (*baselines(config.seed), ahead) if one.name != policy.name]
     paths, late_paths = (
-        [run(one, over, config.limits, config.session.days) for one in (policy, *others)]
-        for over in (table, late_table)
+        run_all((policy, *others), over, config.limits, config.session.days) for over in (table, late_table)
     )
     champion_stated = None
     if champion is not None:
@@ -85,10 +84,10 @@ def final_of_configuration(fits: FoldFits, study: Study, seeds: Sequence[int]) -
     folds = [fits(0, study.open, study.locked, seed) for seed in (seeds if fits.learns else seeds[:1])]
     table, late = folds[0].table, folds[0].late
     policies = [fold.learned for fold in folds if fold.learned is not None]
-    learned = [run(policy, table, config.limits, config.session.days) for policy in policies]
+    learned = run_all(policies, table, config.limits, config.session.days)
     chosen = [policies[median_of(learned)]] if learned else []
     paths, late_paths = (
-        [run(one, over, config.limits, config.session.days) for one in (*chosen, *folds[0].baselines)]
+        run_all((*chosen, *folds[0].baselines), over, config.limits, config.session.days)
         for over in (table, late)
     )
     return FinalTest(table, late, tuple(paths), tuple(late_paths), paths[0].name if learned else PLUG_IN)
@@ -124,6 +123,9 @@ def champion_path(
     champion: PolicyBundle, study: Study, rows: Integers, table: SignalTable, config: TrainConfig
 ) -> Path:
     """What the champion does with the signals of `table`, the given rows; utilities as of that table."""
+    if champion.meta.base_risk != config.limits.base_risk:
+        mend = f"its sizes are multiples of another base than {config.limits.base_risk}: retire it first"
+        raise InputError("champion.base_risk", champion.meta.base_risk, mend)
     if champion.meta.rule != config.rule:
         mend = f"it cannot be compared on the signals of {config.rule}: retire it first, or evaluate its rule"
         raise InputError("champion.rule", champion.meta.rule, mend)

@@ -26,7 +26,11 @@ Integers = npt.NDArray[np.int64]
 
 
 class FoldListener(Protocol):
-    """Whoever follows the training of a fold's sizer."""
+    """Whoever follows the training of the folds' sizers."""
+
+    def stage(self, name: str, note: str, *, resumed: bool) -> None:
+        """A sizer is trained, or was found trained."""
+        ...
 
     def progress(self, done: int, total: int, score: float) -> None:
         """Environment steps of the sizer's training; `score` is the mean expected utility per signal."""
@@ -92,7 +96,8 @@ class FoldFits:
 
         stage = f"fold-{number}-seed-{seed}"
         config = self._of_fold(number).model_copy(update={"seed": seed})
-        if not self.folder.done(stage):
+        resumed = self.folder.done(stage)
+        if not resumed:
             work, progress = self.folder.work(stage), self.listener.progress
             network, curve = train_sizer(prepared.train, prepared.select, config, work, progress)
             arrays: dict[str, Arrays] = {"tiers": network.to_arrays()}
@@ -105,6 +110,9 @@ class FoldFits:
                 arrays["fine_tune"] = tuned.policy.network.to_arrays()
                 facts["band"] = tuned.figures.band if tuned.figures.served else None
             self.folder.write(stage, arrays, facts)
+        steps, score = self.folder.facts(stage)["curve"][-1]
+        note = f"{len(prepared.train):,} trades, {steps:,} steps, {score:+.4f} R expected per signal"
+        self.listener.stage(f"fold {number + 1}", f"seed {seed}: {note}", resumed=resumed)
         tiers = TierPolicy(Network.from_arrays(self.folder.arrays(stage, "tiers")))
         band = self.folder.facts(stage)["band"]
         if band is None:

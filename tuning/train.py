@@ -16,7 +16,7 @@ import numpy as np
 
 from envs.rewards import net_r
 from evaluation.backtest import Path as Walk
-from evaluation.backtest import run
+from evaluation.backtest import run_all
 from evaluation.comparison import Comparison, compare
 from evaluation.locked_test import key_of, record_look
 from evaluation.report import LearningCurve, write_html
@@ -441,9 +441,7 @@ class Training:
             prepared = tables(trades, rows, self._outcome_fit(), self.config)
             opened = open_bundle(self.home / "bundles", self.folder.facts("sizer")["bundle"])
             sizers = [*self._learned(opened), *baselines(self.config.seed)]
-            walks = [
-                run(sizer, prepared.test, self.config.limits, self.config.session.days) for sizer in sizers
-            ]
+            walks = run_all(sizers, prepared.test, self.config.limits, self.config.session.days)
             comparison = compare(walks, prepared.test, symbols=trades.symbols, learned=opened.policy().name)
             self._compared = comparison, walks, prepared
         return self._compared
