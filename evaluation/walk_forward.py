@@ -23,7 +23,7 @@ Integers = npt.NDArray[np.int64]
 
 FIRST_TRAIN: Final = 0.4  # of all trades: what the first fold learns from at least
 FEWEST_FOLDS: Final = 5
-SAME_EXPOSURE: Final = "random, same exposure"
+SAME_EXPOSURE: Final = "random, same mix"
 
 
 @dataclass(frozen=True)
