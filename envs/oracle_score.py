@@ -52,6 +52,7 @@ def walk(sizer: Sizer, task: Task, table: SignalTable, *, snap: bool = True) -> 
             impact_r=table.impact_r[rows],
             volatility_ratio=table.volatility_ratio[rows],
             settled_kelly=table.settled_kelly[rows],
+            settled_optimal=table.settled_optimal[rows],
             k=table.k,
             base_risk=table.base_risk,
         )

@@ -3,9 +3,11 @@
 Built once, before training; knows nothing of accounts. Rows are in time order.
 """
 
-from dataclasses import dataclass, fields
-from typing import Final, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -40,6 +42,7 @@ class SignalTable:
     reward: Floats  # [n, 6], what training pays
     volatility_ratio: Floats  # [n]
     settled_kelly: Floats  # [n]
+    settled_optimal: Floats  # [n]
     out_of_distribution: npt.NDArray[np.bool_]  # [n]
     k: float
     base_risk: float
@@ -59,6 +62,31 @@ class SignalTable:
     def outcomes(self, rows: Integers | slice) -> Floats:
         """Gross R of each outcome of the given rows, float64[J], or float64[N, J] where each has its own."""
         return self.outcome_r if self.outcome_r.ndim == 1 else self.outcome_r[rows]
+
+    @staticmethod
+    def joined(tables: Sequence["SignalTable"]) -> "SignalTable":
+        """Tables end to end; where they think in outcomes of their own, each signal keeps those of its table.
+
+        Raises DataError for utilities of different k or base risk: they have no common unit.
+        """
+        first = tables[0]
+        for table in tables:
+            if (table.k, table.base_risk) != (first.k, first.base_risk):
+                seen = f"{table.k} and {table.base_risk}"
+                raise DataError("k and base_risk", seen, f"give all tables {first.k} and {first.base_risk}")
+        outcomes = max(table.probability.shape[1] for table in tables)
+        wide = [table._widened(outcomes) for table in tables]
+        names = [f.name for f in fields(first) if f.name not in ("k", "base_risk")]
+        values: dict[str, Any] = {
+            name: np.concatenate([getattr(table, name) for table in wide]) for name in names
+        }
+        return replace(first, **values)
+
+    def _widened(self, outcomes: int) -> "SignalTable":
+        """With outcomes of its own for each signal, and impossible ones added up to that number."""
+        law = np.broadcast_to(self.outcome_r, self.probability.shape)
+        missing = ((0, 0), (0, outcomes - law.shape[1]))
+        return replace(self, probability=np.pad(self.probability, missing), outcome_r=np.pad(law, missing))
 
     def utility_of(self, multiplier: Floats, rows: Integers | slice, *, realised: bool) -> Floats:
         """Utility in R of one size for each of the given rows, float64[N] from float64[N]: what became of it,
@@ -141,6 +169,7 @@ def signal_table(
         reward=expected if reward == "expected" else realised - realised[:, 3:4],
         volatility_ratio=volatility_ratio,
         settled_kelly=kelly,
+        settled_optimal=settled_optimal(time, exit_time, at_1x),
         out_of_distribution=out_of_distribution,
         k=k,
         base_risk=base_risk,
@@ -180,3 +209,36 @@ def _kelly(outcomes: Floats) -> float:
         return 0.0
     share = len(wins) / len(outcomes)
     return float(np.clip(share / losses.mean() - (1.0 - share) / wins.mean(), 0.0, 1.0))
+
+
+def settled_optimal(time: Integers, exit_time: Integers, net: Floats) -> Floats:
+    """At each signal: the fraction of equity per R that would have compounded the last 100 settled signals
+    most, float64[n], NaN below 20 of them.
+
+    It maximises ``prod(1 + g R)``. Vince's optimal f (1990) is this g times the worst loss, the unit in which
+    he counts a stake: the stake is the same.
+    """
+    by_exit = np.argsort(exit_time, kind="stable")
+    settled_before = np.searchsorted(exit_time[by_exit], time, side="right")
+    return _optimal(net[by_exit])[settled_before]
+
+
+@numba.njit(cache=True, nogil=True)
+def _optimal(outcomes: Floats) -> Floats:
+    """After each of the first 0 to n outcomes: see `settled_optimal`. The slope of log growth falls in g."""
+    best = np.full(len(outcomes) + 1, np.nan)
+    for count in range(SETTLED_LEAST, len(outcomes) + 1):
+        window = outcomes[max(0, count - SETTLED_WINDOW) : count]
+        worst = window.min()
+        low, high = 0.0, 1.0 if worst >= -1.0 else -1.0 / worst
+        for _ in range(40):
+            middle = 0.5 * (low + high)
+            slope = 0.0
+            for outcome in window:
+                slope += outcome / (1.0 + middle * outcome)
+            if slope > 0.0:
+                low = middle
+            else:
+                high = middle
+        best[count] = low
+    return best

@@ -137,6 +137,7 @@ def answered(
         impact_r=table.impact_r,
         volatility_ratio=table.volatility_ratio,
         settled_kelly=table.settled_kelly,
+        settled_optimal=table.settled_optimal,
         k=meta.k,
         base_risk=meta.base_risk,
     )
