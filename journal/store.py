@@ -6,26 +6,20 @@ Knows nothing of what a decision or an outcome holds.
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy import Connection, insert, select
 
 from journal.chain import Fault, chain_faults
+from journal.database import Database
 from journal.schema import GENESIS, KINDS, Record, canonical, chained_hash, metadata, records
 from market.errors import InputError
 
 LARGEST_BATCH: Final = 10_000  # one transaction holds the write lock, and its ids go into one query
-BUSY_SECONDS: Final = 30.0
 
 Entry = tuple[str, str, Mapping[str, Any]]  # kind, record id, payload
 
@@ -48,12 +42,9 @@ class Journal:
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.writer = _checked_name("writer", writer, 128)
-        if synchronous not in ("NORMAL", "FULL"):
-            raise InputError("synchronous", synchronous, "give NORMAL or FULL")
         self._clock = clock
-        self._engine, self._file = _engine(url, synchronous)
-        self._writing = self._engine.execution_options(immediate=True)
-        self._ready = False
+        self._database = Database(url, metadata, "journal", synchronous=synchronous)
+        self._connection = self._database.transaction
 
     def append(self, kind: str, record_id: str, payload: Mapping[str, Any]) -> Record:
         """Journal one record; see `append_many`."""
@@ -110,54 +101,7 @@ class Journal:
 
     def close(self) -> None:
         """Give the database connections back."""
-        self._engine.dispose()
-
-    @contextmanager
-    def _connection(self, *, write: bool) -> Iterator[Connection]:
-        """A transaction, committed at the end; what the database refuses becomes an `InputError`."""
-        place = self._engine.url.render_as_string(hide_password=True)
-        if self._file is not None and not write and not self._file.exists():
-            raise InputError("journal", place, "give a journal that exists; nothing was ever written here")
-        try:
-            if write and self._file is not None and not self._ready:
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-            with (self._writing if write else self._engine).begin() as connection:
-                if write and not self._ready:
-                    metadata.create_all(connection)
-                yield connection
-            self._ready = self._ready or write
-        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-            cause = getattr(error, "orig", None) or error
-            raise InputError("journal", place, f"{_mend(str(cause))} ({cause})") from error
-
-
-def _engine(url: str, synchronous: str) -> tuple[Engine, Path | None]:
-    """An engine for `url` and, for SQLite, the file it opens."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise InputError("journal", url, "give a URL such as sqlite:////absolute/journal.db") from None
-    if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed), None
-    # A relative file would vanish with a submitted job's working folder, and memory with the process.
-    file = Path(parsed.database or "")
-    if not file.is_absolute():
-        raise InputError("journal", url, "give an absolute file: sqlite:////absolute/journal.db")
-    engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
-
-    def prepare(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # the driver's own BEGIN is deferred: two writers would deadlock
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute(f"PRAGMA synchronous={synchronous}")
-
-    def begin(connection: Connection) -> None:
-        # A writer takes the lock before it reads the chain's head, so that no other can take the same place.
-        immediate = connection.get_execution_options().get("immediate", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-    event.listen(engine, "connect", prepare)
-    event.listen(engine, "begin", begin)
-    return engine, file
+        self._database.close()
 
 
 def _checked_name(field: str, value: object, longest: int) -> str:
@@ -198,13 +142,3 @@ def _links(connection: Connection, writer: str) -> Iterable[tuple[str, str]]:
     """The hash that each of the writer's records claims, and the hash it claims to follow."""
     pairs = connection.execute(select(records.c.hash, records.c.previous).where(records.c.writer == writer))
     return ((row.hash, row.previous) for row in pairs)
-
-
-def _mend(message: str) -> str:
-    if "full" in message:
-        return "free some disk space; nothing was written, all earlier records stand"
-    if "locked" in message or "busy" in message:
-        return "another process holds the journal's lock; try again"
-    if "not a database" in message or "malformed" in message or "no such table" in message:
-        return "this is not a whole journal: put a copy back in its place, and verify it"
-    return "the database refused; nothing was written"

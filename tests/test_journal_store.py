@@ -160,7 +160,7 @@ def test_bad_settings_are_refused(tmp_path):
 def test_the_database_runs_in_wal_mode_with_the_durability_asked_for(tmp_path, setting, level):
     with closing(Journal(url(tmp_path), "w", synchronous=setting)) as journal:
         journal.append("decision", "d1", {})
-        with journal._engine.connect() as connection:
+        with journal._database.engine.connect() as connection:
             assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
             assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == level
 
@@ -187,7 +187,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
 
 def test_a_full_disk_is_refused_and_earlier_records_stand(journal):
     journal.append("decision", "d1", {})
-    with journal._engine.connect() as connection:
+    with journal._database.engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
     with pytest.raises(InputError, match="free some disk space; nothing was written"):
