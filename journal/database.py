@@ -75,7 +75,10 @@ def _engine(url: str, name: str, synchronous: str) -> tuple[Engine, Path | None]
         parsed = make_url(url)
     except ArgumentError:
         raise InputError(name, url, f"give a URL such as sqlite:////absolute/{name}.db") from None
-    if parsed.get_backend_name() != "sqlite":
+    backend = parsed.get_backend_name()
+    if backend not in ("sqlite", "postgresql"):
+        raise InputError(name, backend, "give the URL of a SQLite or PostgreSQL database")
+    if backend != "sqlite":
         return create_engine(parsed), None
     # A relative file would vanish with a submitted job's working folder, and memory with the process.
     file = Path(parsed.database or "")

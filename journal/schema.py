@@ -63,6 +63,13 @@ class Record:
     hash: str
 
 
+def checked_name(field: str, value: object, longest: int) -> str:
+    """`value`, if it can name something in a column of `longest` characters; `InputError` otherwise."""
+    if not (isinstance(value, str) and value.isprintable() and value.strip() and len(value) <= longest):
+        raise InputError(field, value, f"give 1 to {longest} printable characters")
+    return value
+
+
 def canonical(payload: Mapping[str, Any], field: str = "payload") -> str:
     """The one JSON text of `payload`: sorted keys, no spaces, ASCII, shortest floats that read back the same.
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, insert, select
 
 from journal.chain import Fault, chain_faults
 from journal.database import Database
-from journal.schema import GENESIS, KINDS, Record, canonical, chained_hash, metadata, records
+from journal.schema import GENESIS, KINDS, Record, canonical, chained_hash, checked_name, metadata, records
 from market.errors import InputError
 
 LARGEST_BATCH: Final = 10_000  # one transaction holds the write lock, and its ids go into one query
@@ -41,7 +41,7 @@ class Journal:
         synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self.writer = _checked_name("writer", writer, 128)
+        self.writer = checked_name("writer", writer, 128)
         self._clock = clock
         self._database = Database(url, metadata, "journal", synchronous=synchronous)
         self._connection = self._database.transaction
@@ -104,16 +104,10 @@ class Journal:
         self._database.close()
 
 
-def _checked_name(field: str, value: object, longest: int) -> str:
-    if not (isinstance(value, str) and value.isprintable() and value.strip() and len(value) <= longest):
-        raise InputError(field, value, f"give 1 to {longest} printable characters")
-    return value
-
-
 def _checked_entry(kind: str, record_id: str, payload: Mapping[str, Any]) -> tuple[str, str, str]:
     if kind not in KINDS:
         raise InputError("kind", kind, f"give one of {', '.join(KINDS)}")
-    return kind, _checked_name("record_id", record_id, 200), canonical(payload)
+    return kind, checked_name("record_id", record_id, 200), canonical(payload)
 
 
 def _check_same(stored: Mapping[str, Any], kind: str, payload: str) -> None:
