@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any, Final, Literal
@@ -86,6 +86,19 @@ class Journal:
             raise InputError("record_id", record_id, "give the id of a journaled record")
         return _record(known[record_id])
 
+    def read(self, *kinds: str) -> Iterator[Record]:
+        """All records of these kinds (of every kind where none is given), writer by writer in chain order.
+
+        They are those of one moment, read as they are asked for.
+        """
+        for kind in kinds:
+            _checked_kind(kind)
+        ordered = select(records).order_by(records.c.writer, records.c.sequence)
+        wanted = ordered.where(records.c.kind.in_(kinds)) if kinds else ordered
+        with self._connection(write=False) as connection:
+            for row in connection.execute(wanted).yield_per(1000).mappings():
+                yield _record(dict(row))
+
     def verify(self) -> list[Fault]:
         """Every altered, missing or reordered record of every writer; an empty list when the chains hold.
 
@@ -104,10 +117,14 @@ class Journal:
         self._database.close()
 
 
-def _checked_entry(kind: str, record_id: str, payload: Mapping[str, Any]) -> tuple[str, str, str]:
+def _checked_kind(kind: str) -> str:
     if kind not in KINDS:
         raise InputError("kind", kind, f"give one of {', '.join(KINDS)}")
-    return kind, checked_name("record_id", record_id, 200), canonical(payload)
+    return kind
+
+
+def _checked_entry(kind: str, record_id: str, payload: Mapping[str, Any]) -> tuple[str, str, str]:
+    return _checked_kind(kind), checked_name("record_id", record_id, 200), canonical(payload)
 
 
 def _check_same(stored: Mapping[str, Any], kind: str, payload: str) -> None:

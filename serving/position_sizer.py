@@ -146,6 +146,7 @@ class PositionSizer:
             observation = known_without_model(signal, row, account, in_force, largest, win_rate_recent)
         else:
             observation = dict(zip(OBSERVATION_FIELDS, advice.situation.observation[0].tolist(), strict=True))
+        rule = bound(SIZES[STANDARD], largest, cap_rule, in_force)
         rungs = ladder(None if advice is None else advice.values, mask[0], RULES[int(cap_rule[0])])
         action = TIERS[int(floor_to_tier(guarded.multiplier)[0])]
         details = {
@@ -154,9 +155,11 @@ class PositionSizer:
             "action": action,
             "multiplier": multiplier,
             "proposed_multiplier": None if advice is None else advice.wanted,
+            "rule_tier": TIERS[int(floor_to_tier(rule.multiplier)[0])],
             "rule_cap": float(largest[0]),
             "binding_rule": RULES[int(binding[0])],
             "source": "rule" if advice is None else "model",
+            "propensity": 1.0,  # every policy that a bundle can hold is deterministic
             "model_status": status[:LONGEST_STATUS],
             "model_fault": fault,
             "base_risk": base_risk,

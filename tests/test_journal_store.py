@@ -112,7 +112,11 @@ def test_a_batch_with_one_bad_entry_writes_nothing(journal, last):
 @pytest.mark.parametrize(
     ("kind", "record_id", "message"),
     [
-        ("dream", "d1", "kind: got 'dream'; give one of decision, outcome, narrative, model"),
+        (
+            "dream",
+            "d1",
+            "kind: got 'dream'; give one of signal, decision, outcome, fill, narrative, model, trigger, ",
+        ),
         ("decision", "", "record_id: got ''; give 1 to 200 printable characters"),
         ("decision", "a\nb", "printable"),
         ("decision", "x" * 201, "1 to 200"),
@@ -276,6 +280,17 @@ def test_a_clock_that_goes_backwards_breaks_no_chain(tmp_path):
     with closing(Journal(url(tmp_path), "w", clock=lambda: next(ticks))) as journal:
         assert [record.time for record in fill(journal, 3)] == [30, 10, 20]
         assert journal.verify() == []
+
+
+def test_records_of_one_kind_are_read_in_the_order_of_each_writers_chain(tmp_path, journal):
+    fill(journal, 2)
+    with closing(Journal(url(tmp_path), "replica-0")) as other:
+        other.append_many([("outcome", "o1", {}), ("decision", "e1", {}), ("outcome", "o2", {})])
+    assert [record.record_id for record in journal.read("decision")] == ["e1", "d1", "d2"]
+    assert [record.record_id for record in journal.read("outcome", "model")] == ["o1", "o2"]
+    assert len(list(journal.read())) == 5
+    with pytest.raises(InputError, match="kind: got 'dream'"):
+        next(journal.read("dream"))
 
 
 def test_threads_may_share_a_journal(journal):
