@@ -13,7 +13,6 @@ from tests.journaled import entries_of, outcome_of, signal_of, write
 from tests.test_tuning_train import BARS, Recorder, config
 from tuning.train import STAGES, start
 
-
 OUTCOMES = STAGES[: STAGES.index("outcomes") + 1]
 
 
