@@ -7,6 +7,7 @@ from rich.markup import escape
 
 import cli.data
 import cli.demo
+import cli.journal
 import cli.off_policy
 import cli.registry
 import cli.serving
@@ -20,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (cli.training, cli.data, cli.serving, cli.demo, cli.off_policy):
+for group in (cli.training, cli.data, cli.serving, cli.demo, cli.journal, cli.off_policy):
     app.add_typer(group.app)
 app.add_typer(cli.registry.app, name="registry")
 

@@ -13,6 +13,7 @@ from journal.budget import OverBudget, RiskBudget
 
 EACH: Final = 0.001  # risk and exposure of every trade
 DAILY, OPEN = 10, 5  # trades that fit into the day, or can be open at once: by turns, from account to account
+MANY: Final = 1_000_000
 LIMITS: Final = (
     Limits(max_daily_risk=DAILY * EACH, max_exposure=1.0),
     Limits(max_daily_risk=1.0, max_exposure=OPEN * EACH),
@@ -34,16 +35,17 @@ def overspent(seconds: float, processes: int, url: str | None = None) -> int:
         return hammer(seconds, processes, url or f"sqlite:///{folder}/budget.db").overspent
 
 
-def hammer(seconds: float, processes: int, url: str) -> Hammered:
-    """Let `processes` spend one account's budget until there is no more, then the next one's, for `seconds`.
+def hammer(seconds: float, processes: int, url: str, accounts: int = MANY) -> Hammered:
+    """Let `processes` spend one account's budget until there is no more, then the next one's.
 
-    They reserve, commit, settle and release, send calls twice, and send some calls of one another.
+    They stop after `seconds`, or each of them once it has found so many `accounts` without budget. They
+    reserve, commit, settle and release, send calls twice, and send some calls of one another.
     """
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(processes)
     doors = [spawn.Pipe(duplex=False) for _ in range(processes)]
     workers = [
-        spawn.Process(target=_hammer, args=(url, number, seconds, barrier, told))
+        spawn.Process(target=_hammer, args=(url, number, (seconds, accounts), barrier, told))
         for number, (_, told) in enumerate(doors)
     ]
     for worker in workers:
@@ -56,23 +58,23 @@ def hammer(seconds: float, processes: int, url: str) -> Hammered:
     trades: dict[tuple[int, str], str] = {}  # account and key -> how it ended; a key may be told by several
     for granted, _ in answers:
         trades |= granted
-    accounts = {account for account, _ in trades}
+    touched = {account for account, _ in trades}
     excess = 0
-    for account in accounts:
+    for account in touched:
         ends = [end for (number, _), end in trades.items() if number == account]
         spent = len(ends) - ends.count("released")
         excess += max((spent - DAILY) if account % 2 == 0 else (ends.count("committed") - OPEN), 0)
-    return Hammered(len(accounts), len(trades), sum(refused for _, refused in answers), excess)
+    return Hammered(len(touched), len(trades), sum(refused for _, refused in answers), excess)
 
 
-def _hammer(url: str, number: int, seconds: float, barrier: Barrier, told: Connection) -> None:
+def _hammer(url: str, number: int, until: tuple[float, int], barrier: Barrier, told: Connection) -> None:
     """Tell what this process was granted, by account and key, and how often it was refused."""
     granted: dict[tuple[int, str], str] = {}
     account = refused = calls = 0
     with closing(RiskBudget(url)) as budget:
         barrier.wait(120)
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        end = time.monotonic() + until[0]
+        while time.monotonic() < end and account < until[1]:
             calls += 1
             shared = calls % 5 == 0
             key = f"{account}-{calls if shared else (number, calls)}"

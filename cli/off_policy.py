@@ -1,5 +1,6 @@
 """`off-policy`: what a registered model would have earned on the signals that a desk journaled."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -19,7 +20,7 @@ def off_policy(
     version: Annotated[str, typer.Argument(help="number of a registered version, or an alias of one")],
     journal: Annotated[
         str | None,
-        typer.Option("--journal", help="database URL of the journal; absent: that of BALLAST_HOME"),
+        typer.Option("--journal", help="database URL of the journal; absent: the one that serving writes"),
     ] = None,
     account: Annotated[
         str | None, typer.Option("--account", help="whose decisions; needed where several are journaled")
@@ -29,6 +30,7 @@ def off_policy(
     """Estimate what a version would have earned on journaled signals, skipped ones included."""
     from evaluation.off_policy import off_policy as estimate
     from journal.history import asked, settled
+    from journal.location import journal_url
     from mlops.registry import read_export
     from policies.bundle import open_bundle
 
@@ -37,7 +39,7 @@ def off_policy(
     if not named:
         there = ", ".join(str(entry.version) for entry in known) or "none: train one first"
         raise InputError("version", version, f"give one that is registered ({there})")
-    url = journal or f"sqlite:///{home() / 'journal' / 'journal.db'}"
+    url = journal or journal_url(home(), os.environ)
     history = settled(url)
     name, decisions = asked(url, account, history.rows)
     bundle = open_bundle(home() / "bundles", named[0].digest)

@@ -16,10 +16,11 @@ from envs.guardrails import LARGEST_SIZE, Limits, TighterLimits
 from journal.schema import Record, canonical
 from market.errors import DataError
 
+NANOSECONDS: Final = "ns since 1970, UTC"
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, hex")]
 RecordId = Annotated[str, Field(min_length=1, max_length=200)]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
-Time = Annotated[StrictInt, Field(description="ns since 1970, UTC")]
+Time = Annotated[StrictInt, NANOSECONDS]
 Price = Annotated[FiniteFloat, Field(gt=0)]
 Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Positive = Annotated[FiniteFloat, Field(ge=0)]
@@ -45,7 +46,7 @@ class Payload(BaseModel):
                 "record_id", record.record_id, f"give the id of a {cls.kind}, not a {record.kind}"
             )
         try:
-            return cls.model_validate(record.payload)
+            return cls.model_validate_json(record.text)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             place = ".".join([record.record_id, *map(str, first["loc"])])

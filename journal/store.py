@@ -5,32 +5,37 @@ Knows nothing of what a decision or an outcome holds.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import groupby
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, insert, select
 
-from journal.chain import Fault, chain_faults
+from journal.anchors import Seen, anchor, heads
+from journal.chain import Finding
 from journal.database import Database
+from journal.group import Group
+from journal.inspection import Inspection, inspect
 from journal.schema import GENESIS, KINDS, Record, canonical, chained_hash, checked_name, metadata, records
 from market.errors import InputError
 
-LARGEST_BATCH: Final = 10_000  # one transaction holds the write lock, and its ids go into one query
+LARGEST_BATCH: Final = 10_000  # one transaction holds the write lock
+ANCHOR_SECONDS: Final = 60.0  # a writer that writes looks this often where the others stand
+ANCHOR_RECORDS: Final = 1_000  # and after so many records of its own
 
 Entry = tuple[str, str, Mapping[str, Any]]  # kind, record id, payload
+Checked = tuple[str, str, str]  # kind, record id, canonical payload
+Row = dict[str, Any]  # by the names of the table's columns
 
 
 class Journal:
     """One writer's door to the journal at an SQLAlchemy `url`; readers see the records of all writers.
 
-    A record is durable before `append` returns. With SQLite (WAL) and `synchronous="NORMAL"` that means it
-    survives the death of this process; `"FULL"` also makes it survive the loss of power, at one disk flush
-    per transaction. Another database brings its own setting. The file and its table are made by the first
-    append, never by a reader. Threads may share a Journal. `clock` gives nanoseconds since 1970, UTC.
+    A record is durable, as `Database` says, before `append` returns. The file and its table are made by the
+    first append, never by a reader. Threads may share a Journal: what they append at once is one transaction.
+    With its first record, then every `ANCHOR_SECONDS` or `ANCHOR_RECORDS` and when it is closed, a writer
+    also journals where the others stand. `clock` gives nanoseconds since 1970, UTC.
     """
 
     def __init__(
@@ -45,6 +50,10 @@ class Journal:
         self._clock = clock
         self._database = Database(url, metadata, "journal", synchronous=synchronous)
         self._connection = self._database.transaction
+        self._group: Group[list[Checked], list[Row]] = Group(self._write)
+        self._seen: dict[str, Seen] = {}  # the heads of others that this writer has journaled
+        self._anchor_after = 0.0  # by time.monotonic
+        self._unanchored = 0  # records of this writer since
 
     def append(self, kind: str, record_id: str, payload: Mapping[str, Any]) -> Record:
         """Journal one record; see `append_many`."""
@@ -60,23 +69,45 @@ class Journal:
         if len(entries) > LARGEST_BATCH:
             raise InputError("entries", len(entries), f"give at most {LARGEST_BATCH} at a time")
         wanted = [_checked_entry(*entry) for entry in entries]
+        return [_record(row) for row in self._group.ask(wanted)] if wanted else []
+
+    def _write(self, requests: Sequence[list[Checked]], *, last: bool = False) -> list[list[Row] | Exception]:
+        """Write all requests in one transaction, but for those that contradict what is journaled.
+
+        `last`: it is this writer's last, so that the others' heads are due.
+        """
+        answers: list[list[Row] | Exception] = []
         with self._connection(write=True) as connection:
-            known = _stored(connection, [record_id for _, record_id, _ in wanted])
-            sequence, previous = _head(connection, self.writer)
-            rows: list[dict[str, Any]] = []
-            for kind, record_id, payload in wanted:
-                if record_id in known:
-                    _check_same(known[record_id], kind, payload)
+            self._database.take_turn(connection)
+            known = _stored(connection, [record_id for wanted in requests for _, record_id, _ in wanted])
+            chain = _Chain(self.writer, *_head(connection, self.writer), self._clock)
+            for wanted in requests:
+                try:
+                    new = _new(wanted, known)
+                except InputError as error:
+                    answers.append(error)
                     continue
-                sequence, moment = sequence + 1, self._clock()
-                digest = chained_hash(self.writer, sequence, kind, record_id, moment, payload, previous)
-                fields = (self.writer, sequence, kind, record_id, moment, payload, previous, digest)
-                known[record_id] = dict(zip(records.c.keys(), fields, strict=True))
-                rows.append(known[record_id])
-                previous = digest
-            if rows:
-                connection.execute(insert(records), rows)
-        return [_record(known[record_id]) for _, record_id, _ in wanted]
+                known |= {record_id: chain.link(kind, record_id, text) for kind, record_id, text in new}
+                answers.append([known[record_id] for _, record_id, _ in wanted])
+            seen = self._anchored(connection, chain, last)
+            if chain.rows:
+                connection.execute(insert(records), chain.rows)
+        self._seen |= seen
+        return answers
+
+    def _anchored(self, connection: Connection, chain: _Chain, last: bool) -> dict[str, Seen]:
+        """Link a record of the others' heads to `chain` where one is due; the heads that it holds."""
+        self._unanchored += len(chain.rows)
+        late = bool(chain.rows) and time.monotonic() >= self._anchor_after
+        if not (last or late or self._unanchored >= ANCHOR_RECORDS):
+            return {}
+        self._unanchored, self._anchor_after = 0, time.monotonic() + ANCHOR_SECONDS
+        said = anchor(heads(connection), self._seen, self.writer)
+        if said is None:
+            return {}
+        record_id = f"anchor-{self.writer}-{chain.sequence + 1}"
+        chain.link(said.kind, record_id, canonical(said.model_dump(mode="json")))
+        return {name: Seen(head.sequence, head.hash) for name, head in said.heads.items()}
 
     def get(self, record_id: str) -> Record:
         """The record of that id, whichever writer wrote it; an unknown id is an `InputError`."""
@@ -99,22 +130,42 @@ class Journal:
             for row in connection.execute(wanted).yield_per(1000).mappings():
                 yield _record(dict(row))
 
-    def verify(self) -> list[Fault]:
+    def verify(self) -> list[Finding]:
         """Every altered, missing or reordered record of every writer; an empty list when the chains hold.
 
-        The chain alone cannot tell that the newest records of a writer were cut off, nor that a whole tail
-        was rewritten with new hashes: that takes a copy of its head kept elsewhere.
+        Records that were cut off the end of a writer's chain, or written anew there, are found by what other
+        writers say of it: see `Inspection.unanchored` for those that no other has seen yet.
         """
-        faults: list[Fault] = []
+        return self.inspect().faults
+
+    def inspect(self) -> Inspection:
+        """See `journal.inspection`."""
         with self._connection(write=False) as connection:
-            ordered = connection.execute(select(records).order_by(records.c.writer, records.c.sequence))
-            for writer, rows in groupby(ordered.yield_per(1000), key=lambda row: str(row.writer)):
-                faults += chain_faults(writer, rows, partial(_links, connection, writer))
-        return faults
+            return inspect(connection)
 
     def close(self) -> None:
-        """Give the database connections back."""
+        """Journal where the others stand now, if this writer ever wrote, and give the connections back."""
+        if self._anchor_after:
+            with suppress(InputError):  # worth a try, no more: every record that was answered for is there
+                self._write([], last=True)
         self._database.close()
+
+
+class _Chain:
+    """A writer's chain as it grows: from its head on, the rows that are new."""
+
+    def __init__(self, writer: str, sequence: int, previous: str, clock: Callable[[], int]) -> None:
+        self.rows: list[Row] = []
+        self.sequence = sequence
+        self._writer, self._previous, self._clock = writer, previous, clock
+
+    def link(self, kind: str, record_id: str, payload: str) -> Row:
+        """The row of one more record."""
+        self.sequence += 1
+        start = (self._writer, self.sequence, kind, record_id, self._clock(), payload, self._previous)
+        self._previous = chained_hash(*start)
+        self.rows.append(dict(zip(records.c.keys(), (*start, self._previous), strict=True)))
+        return self.rows[-1]
 
 
 def _checked_kind(kind: str) -> str:
@@ -123,19 +174,30 @@ def _checked_kind(kind: str) -> str:
     return kind
 
 
-def _checked_entry(kind: str, record_id: str, payload: Mapping[str, Any]) -> tuple[str, str, str]:
+def _checked_entry(kind: str, record_id: str, payload: Mapping[str, Any]) -> Checked:
     return _checked_kind(kind), checked_name("record_id", record_id, 200), canonical(payload)
 
 
-def _check_same(stored: Mapping[str, Any], kind: str, payload: str) -> None:
-    if (stored["kind"], stored["payload"]) != (kind, payload):
-        mend = f"is already journaled as another {stored['kind']}; give a new id, or the payload first sent"
-        raise InputError("record_id", stored["record_id"], mend)
+def _new(wanted: list[Checked], known: Mapping[str, Row]) -> list[Checked]:
+    """The entries of one request that are not journaled yet; `InputError` for one that is, as another."""
+    new: dict[str, Checked] = {}
+    for entry in wanted:
+        record_id = entry[1]
+        row = known.get(record_id)
+        there = new.setdefault(record_id, entry) if row is None else (row["kind"], record_id, row["payload"])
+        if there != entry:
+            mend = f"is already journaled as another {there[0]}; give a new id, or the payload first sent"
+            raise InputError("record_id", record_id, mend)
+    return list(new.values())
 
 
-def _stored(connection: Connection, record_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    rows = connection.execute(select(records).where(records.c.record_id.in_(record_ids))).mappings()
-    return {row["record_id"]: dict(row) for row in rows}
+def _stored(connection: Connection, record_ids: Sequence[str]) -> dict[str, Row]:
+    found: dict[str, Row] = {}
+    for first in range(0, len(record_ids), LARGEST_BATCH):
+        some = record_ids[first : first + LARGEST_BATCH]
+        rows = connection.execute(select(records).where(records.c.record_id.in_(some))).mappings()
+        found |= {row["record_id"]: dict(row) for row in rows}
+    return found
 
 
 def _head(connection: Connection, writer: str) -> tuple[int, str]:
@@ -146,10 +208,4 @@ def _head(connection: Connection, writer: str) -> tuple[int, str]:
 
 
 def _record(row: Mapping[str, Any]) -> Record:
-    return Record(**{**row, "payload": json.loads(row["payload"])})
-
-
-def _links(connection: Connection, writer: str) -> Iterable[tuple[str, str]]:
-    """The hash that each of the writer's records claims, and the hash it claims to follow."""
-    pairs = connection.execute(select(records.c.hash, records.c.previous).where(records.c.writer == writer))
-    return ((row.hash, row.previous) for row in pairs)
+    return Record(**{"text" if name == "payload" else name: value for name, value in row.items()})

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from journal.location import open_journal
 from journal.store import Entry, Journal
 from market.errors import ConfigError, InputError
 from market.home import home as default_home
@@ -69,7 +70,7 @@ class Desk:
     def journal(self) -> Journal:
         """This replica's door to the journal of this home."""
         if self._journal is None:
-            self._journal = Journal(f"sqlite:///{self.home / 'journal' / 'journal.db'}", self.writer)
+            self._journal = open_journal(self.home, self.writer, os.environ)
         return self._journal
 
     def deploy(self, config: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from journal.database import NothingWritten
 from journal.records import DecisionRecord, NarrativeRecord, SignalRecord
 from market.errors import InputError
 from narratives.narrator import Narrator
@@ -47,7 +48,7 @@ class NarrativeDesk(Desk):
         try:
             record = self.journal.get(decision_id)
         except InputError as error:
-            if error.field == "journal" and (self.home / "journal" / "journal.db").exists():
+            if error.field == "journal" and not isinstance(error, NothingWritten):
                 raise Unavailable("journal", error.mend) from error
             raise NotFound("decision_id", decision_id, mend) from error
         if record.kind != "decision":

@@ -43,6 +43,7 @@ from signals.outcomes import Costs
 Floats = npt.NDArray[np.float64]
 
 NO_MODEL: Final = "no model is served"
+NOT_USED: Final = ", not used: "  # between a model's status and why it has no say
 LONGEST_STATUS: Final = 60  # narratives print it
 # Limits that the guardrail recognises as unusable: it answers 0 and says invalid_limits.
 UNUSABLE: Final = Limits.model_construct(base_risk=nan)
@@ -124,9 +125,9 @@ class PositionSizer:
                 about = (signal, row, account, in_force, largest, mask, win_rate_recent)
                 advice = advise(self.bundle, self._policy, self._costs, *about)
         except NoAdvice as reason:
-            status, fault = f"{self.status}, not used: {reason}", str(reason)
+            status, fault = f"{self.status}{NOT_USED}{reason}", str(reason)
         except Exception as error:  # rule-first: whatever a model does wrong, the rule answers
-            status = f"{self.status}, not used: {type(error).__name__}"
+            status = f"{self.status}{NOT_USED}{type(error).__name__}"
             fault = f"{type(error).__name__}: {first_line(error)}"
         guarded = bound(
             SIZES[STANDARD] if advice is None else advice.proposed,
