@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from envs.guardrails import Account, Limits, allowed, bound, cap
 from envs.observation import Situation, observe, review_window, session_left
-from envs.signal_table import SignalTable, signal_table
+from envs.signal_table import SignalTable
 from evaluation.backtest import run
 from evaluation.comparison import NANOSECONDS_PER_DAY
 from evaluation.resampling import interval
@@ -25,7 +25,7 @@ from journal.history import Asked
 from journal.records import DecisionRecord
 from market.errors import DataError
 from policies.bundle import PolicyBundle
-from signals.trades import Trades, trade_fields, volatility_ratio
+from signals.trades import Trades
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -101,7 +101,7 @@ def off_policy(
         raise DataError("limits", None, f"no decision of account {account!r} had limits that could be used")
     limits = in_force[-1]
     seen = trades.take(np.array([one.row for one in asked]))
-    table = replay_table(bundle, seen, limits.base_risk)
+    table = bundle.table_of(seen, limits.base_risk)
     decisions = [one.decision for one in asked]
     logged = logged_decisions(bundle, table, decisions)
     replayed = run(bundle.policy(), table, limits, bundle.meta.session_days).utility
@@ -149,28 +149,6 @@ def doubly_robust(logged: Logged, replications: int, seed: int) -> Estimate:
         return Estimate("doubly robust", None, None, None, note)
     d = logged.modelled_chosen + logged.weight * (logged.reward - logged.modelled_taken)
     return _mean("doubly robust", d, logged.day, replications, seed, note)
-
-
-def replay_table(bundle: PolicyBundle, trades: Trades, base_risk: float) -> SignalTable:
-    """The trades as the bundle sees them, with its outcome model, scaling and k."""
-    meta = bundle.meta
-    fields = trade_fields(trades, bundle.ranks)
-    return signal_table(
-        time=trades.signal_time,
-        exit_time=trades.exit_time,
-        symbol=trades.symbol,
-        signal_fields=fields,
-        gross_r=trades.gross_r,
-        cost_r=trades.cost_r,
-        impact_r=trades.impact_r,
-        probability=bundle.outcome_model.probability(fields),
-        outcome_r=bundle.outcome_model.outcome_r,
-        volatility_ratio=volatility_ratio(trades, meta.volatility_median),
-        out_of_distribution=bundle.support.outside(trades.features),
-        k=meta.k,
-        base_risk=base_risk,
-        prior_win_rate=meta.prior_win_rate,
-    )
 
 
 def logged_decisions(bundle: PolicyBundle, table: SignalTable, decisions: Sequence[DecisionRecord]) -> Logged:

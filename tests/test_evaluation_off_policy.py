@@ -12,7 +12,7 @@ import cli.off_policy
 from benchmarks.off_policy import simulate
 from envs.guardrails import SIZES, Account, Limits, TighterLimits
 from evaluation.backtest import run
-from evaluation.off_policy import Logged, doubly_robust, logged_decisions, off_policy, replay_table, snips
+from evaluation.off_policy import Logged, doubly_robust, logged_decisions, off_policy, snips
 from journal.history import asked, settled
 from journal.records import AccountSnapshot
 from market.errors import DataError
@@ -132,7 +132,7 @@ def test_the_candidates_answer_is_the_one_that_serving_gives(trades, candidate):
     random = np.random.default_rng(0)
     rows = random.permutation(len(trades))[:60]
     seen = trades.take(np.sort(rows))
-    table = replay_table(candidate, seen, 0.01)
+    table = candidate.table_of(seen, 0.01)
     sizer = PositionSizer(candidate)
     decisions, sizes = [], []
     for row in range(len(seen)):
@@ -196,7 +196,7 @@ def test_the_estimates_of_a_journal_are_those_of_its_trades(trades, journal):
     history = settled(url)
     name, decisions = asked(url, "desk", history.rows)
     found = off_policy(candidate, history.trades, name, decisions, replications=200)
-    table = replay_table(candidate, trades, OPEN.base_risk)
+    table = candidate.table_of(trades, OPEN.base_risk)
     path = run(candidate.policy(), table, OPEN, candidate.meta.session_days)
     by_name = {each.name: each for each in found.estimates}
     assert by_name["replay"].value == path.utility.mean()
