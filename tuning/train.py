@@ -43,6 +43,7 @@ from signals.trades import Trades, pool
 from tuning.artifacts import bars_from_arrays, bars_to_arrays, trades_from_arrays, trades_to_arrays
 from tuning.config import TrainConfig
 from tuning.examples import Example, newest_signal
+from tuning.mirror import Mirror, recall
 from tuning.prepare import (
     OutcomeFit,
     Prepared,
@@ -113,6 +114,7 @@ class Training:
 
     def __init__(self, config: TrainConfig, run: RunFolder, home: Path, listener: Listener) -> None:
         self.config, self.folder, self.home, self.listener = config, run, home, listener
+        self.mirror = Mirror(home, run.folder, listener.warning)
         self.tags: dict[str, str] = {}  # what else the registry is told
         self._compared: tuple[Comparison, list[Walk], Prepared] | None = None
 
@@ -135,6 +137,7 @@ class Training:
             if not resumed:
                 self.listener.working(stage, 0, 0)
                 getattr(self, f"_{stage}")()
+            self.mirror.stage(stage)
             self.listener.stage(stage, self.folder.facts(stage)["note"], resumed=resumed)
 
     def result(self) -> Result:
@@ -285,6 +288,7 @@ class Training:
         bundle = self._bundle(trades, rows, fit, prepared, network, tuned)
         digest = bundle.save(self.home / "bundles")
         open_bundle(self.home / "bundles", digest)
+        self.mirror.bundle(self.home / "bundles", digest)
         facts: dict[str, Any] = {"note": f"bundle {digest[:12]}", "bundle": digest, "curve": curve}
         arrays: dict[str, Arrays] = {}
         if tuned is not None:
@@ -351,6 +355,7 @@ class Training:
         if self.folder.done("evaluate"):
             comparison = self.folder.facts("evaluate")["comparison"]
             tags |= {"headline": comparison["headline"], "verdict": comparison["verdict"]}
+        open_bundle(self.home / "bundles", digest)  # fetched, where the run was begun on another machine
         registry = Registry(self.home)
         version = registry.register(digest, self.home / "bundles" / digest, tags)
         registry.export()
@@ -396,7 +401,7 @@ class Training:
         from tuning.sizer import train_sizer  # Ray and torch are slow to import: only this stage needs them
 
         return train_sizer(
-            prepared.train, prepared.select, self.config, self.folder.work("sizer"), self.listener.progress
+            prepared.train, prepared.select, self.config, self.folder.work("sizer"), self._progress
         )
 
     def _fine_tune(self, prepared: Prepared, network: Network) -> "FineTune | None":
@@ -406,7 +411,11 @@ class Training:
 
         tables = prepared.train, prepared.select
         folder = self.folder.work("sizer") / "fine_tune"
-        return fine_tune(*tables, network, self.config, folder, self.listener.progress)
+        return fine_tune(*tables, network, self.config, folder, self._progress)
+
+    def _progress(self, done: int, total: int, score: float) -> None:
+        self.mirror.checkpoint()
+        self.listener.progress(done, total, score)
 
     def _bundle(
         self,
@@ -479,6 +488,7 @@ def start(config: TrainConfig, home: Path, listener: Listener, *, resume: bool) 
     rule(config.rule)  # a misspelt one is told at once, not after the stages before it
     digest = config.digest()
     if resume:
+        recall(home, digest)
         run = RunFolder.latest(home, digest)
         _check_features(run)
         return Training(config, run, home, listener)
