@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
+import ballast
 from serving.cluster import CONFIG, environment, own_token
 from tests.kuberay_schema import PersistentVolumeClaim, RayJob, RayService
 from tests.test_project_install import pins
@@ -272,3 +273,21 @@ def test_state_lies_on_the_storage_that_all_pods_mount() -> None:
             (path,) = [one["mountPath"] for one in container["volumeMounts"] if one["name"] == shared]
             (home,) = [one["value"] for one in container["env"] if one["name"] == "BALLAST_HOME"]
             assert Path(path) in Path(home).parents
+
+
+def test_the_cluster_page_names_files_variables_and_commands_that_there_are() -> None:
+    page = (ROOT / "docs/cluster.md").read_text()
+    for file in re.findall(r"`((?:deploy|tuning|tests|serving)/[\w./]+\.\w+)`", page):
+        assert (ROOT / file).exists(), file
+    assert {AWS, LOCAL, JOB, SERVICE} <= set(re.findall(r"[\w./]+\.yaml", page))
+    readers = READERS | {"BALLAST_STORAGE": ROOT / "market/storage.py"}
+    named = set(re.findall(r"\b((?:BALLAST|RAY|MLFLOW)_[A-Z_]+)\b", page))
+    assert {"BALLAST_HOME", "BALLAST_STORAGE", "RAY_JOB_STOP_WAIT_TIME_S"} <= named
+    assert named - readers.keys() == {"RAY_API_SERVER_ADDRESS"}  # which Ray's own commands read
+    commands = {command.name or command.callback.__name__ for command in _commands(ballast.app)}
+    assert set(re.findall(r"python -m ballast (\w+)", page)) <= commands
+
+
+def _commands(app: Any) -> list[Any]:
+    groups = [one for each in app.registered_groups for one in _commands(each.typer_instance)]
+    return [*app.registered_commands, *groups, *(each for each in app.registered_groups if each.name)]

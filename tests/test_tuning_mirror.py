@@ -71,6 +71,9 @@ def test_checkpoints_are_copied_at_most_once_a_minute_and_go_when_the_sizer_is_d
     now += mirror.EVERY_S
     copy.checkpoint()
     assert steps(tmp_path / "two") == ["steps-000000000020"]
+    checkpoint(work, 25)
+    copy.checkpoint(last=True)
+    assert steps(tmp_path / "last") == ["steps-000000000025"]
     run.write("sizer", {}, {"bundle": "x"})
     copy.stage("sizer")
     assert steps(tmp_path / "three") == []

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -114,6 +115,22 @@ def test_a_run_is_taken_up_on_another_machine_from_its_copy(
     assert told.stages == [(stage, stage != "register") for stage in MODES["rl_sizer"]]
     assert [version.digest for version in read_export(tmp_path)] == [result.bundle]
     assert open_bundle(tmp_path / "bundles", str(result.bundle)).meta.algo == "plugin"
+
+
+def test_checkpoint_of_a_training_that_was_asked_to_end_is_copied_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = start(config(algo="dqn"), tmp_path, Recorder(), resume=False)
+    copied: list[bool] = []
+    monkeypatch.setattr(training.mirror, "checkpoint", lambda *, last=False: copied.append(last))
+
+    def asked_to_end(*arguments: object) -> None:
+        raise SystemExit(143)
+
+    monkeypatch.setattr("tuning.sizer.train_sizer", asked_to_end)
+    with pytest.raises(SystemExit):
+        training._train_network(SimpleNamespace(train=None, select=None))  # type: ignore[arg-type]
+    assert copied == [True]
 
 
 def test_a_run_with_features_of_another_definition_is_not_resumed(

@@ -54,10 +54,13 @@ class Mirror:
         if self._kept is not None:
             self._kept.put(f"{BUNDLES}/{digest}", root / digest)
 
-    def checkpoint(self) -> None:
-        """Training goes on: now and then, copy the newest checkpoint. A failure is a warning, no more."""
+    def checkpoint(self, *, last: bool = False) -> None:
+        """Training goes on: copy the newest checkpoint now and then, and the `last` one at once.
+
+        A failure is a warning, no more.
+        """
         work = self.folder / WORK
-        if self._kept is None or time.monotonic() < self._at + EVERY_S:
+        if self._kept is None or (not last and time.monotonic() < self._at + EVERY_S):
             return
         newest = tuple(sorted(path.name for path in work.rglob(f"{PREFIX}*")))
         if not newest or newest == self._copied:

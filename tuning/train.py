@@ -7,7 +7,8 @@ terminals: what happens is told to a `Listener`.
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -400,9 +401,10 @@ class Training:
             return None, []
         from tuning.sizer import train_sizer  # Ray and torch are slow to import: only this stage needs them
 
-        return train_sizer(
-            prepared.train, prepared.select, self.config, self.folder.work("sizer"), self._progress
-        )
+        with self._copied():
+            return train_sizer(
+                prepared.train, prepared.select, self.config, self.folder.work("sizer"), self._progress
+            )
 
     def _fine_tune(self, prepared: Prepared, network: Network) -> "FineTune | None":
         if self.config.algo != "dqn+ppo":
@@ -411,7 +413,17 @@ class Training:
 
         tables = prepared.train, prepared.select
         folder = self.folder.work("sizer") / "fine_tune"
-        return fine_tune(*tables, network, self.config, folder, self._progress)
+        with self._copied():
+            return fine_tune(*tables, network, self.config, folder, self._progress)
+
+    @contextmanager
+    def _copied(self) -> Iterator[None]:
+        """Copy what a training wrote that was asked to end."""
+        try:
+            yield
+        except SystemExit:
+            self.mirror.checkpoint(last=True)
+            raise
 
     def _progress(self, done: int, total: int, score: float) -> None:
         self.mirror.checkpoint()
