@@ -42,6 +42,7 @@ PROVIDERS = {
 SITE = Path(ray.__file__).parents[1]
 READERS = {
     "BALLAST_HOME": ROOT / "market/home.py",
+    "BALLAST_JOURNAL": ROOT / "journal/location.py",
     "BALLAST_API_KEYS_SHA256": ROOT / "serving/guard.py",
     "MLFLOW_DISABLE_TELEMETRY": SITE / "mlflow/environment_variables.py",
     "RAY_AUTH_MODE": SITE / "ray/_private/authentication/authentication_token_setup.py",
@@ -83,7 +84,8 @@ def variables(file: str) -> dict[str, str]:
         if "runtimeEnvYAML" in read(file)["spec"]:
             found |= yaml.safe_load(read(file)["spec"]["runtimeEnvYAML"])["env_vars"]
         return found
-    return dict(re.findall(r"\b([A-Z][A-Z0-9_]*_[A-Z0-9_]+)=(\"[^\"]*\"|\S+)", shell(file)))
+    text = "\n".join(line for line in shell(file).splitlines() if not line.lstrip().startswith("#"))
+    return dict(re.findall(r"\b([A-Z][A-Z0-9_]*_[A-Z0-9_]+)=(\"[^\"]*\"|\S+)", text))
 
 
 def containers(file: str) -> Iterator[dict[str, Any]]:
@@ -228,6 +230,14 @@ def test_machines_get_this_project_with_its_pins_and_the_cpu_build_of_torch(file
     torch, ballast = installs
     assert "--extra-index-url https://download.pytorch.org/whl/cpu torch==" in torch
     assert ballast.endswith(" ~/ballast")
+
+
+def test_pods_do_not_share_a_journal_of_sqlite() -> None:
+    for file in (JOB, SERVICE):
+        for container in containers(file):
+            if container["name"] != "submitter":
+                (journal,) = [each for each in container["env"] if each["name"] == "BALLAST_JOURNAL"]
+                assert journal["valueFrom"] == {"secretKeyRef": {"name": "ballast-journal", "key": "url"}}
 
 
 def test_ports_of_the_pods_are_those_that_serve_and_ray_listen_on() -> None:

@@ -25,7 +25,9 @@ from features.spec import WARMUP, fingerprint
 from market.bars import Bars
 from market.errors import ConfigError, DataError
 from market.sources import load
-from mlops.registry import ModelVersion, Registry
+from mlops.drift_baseline import baseline
+from mlops.drift_streams import answered
+from mlops.registry import Lineage, ModelVersion, Registry, Status, read_export
 from policies.baselines import CONFIDENCE, baselines
 from policies.bundle import BundleMeta, PolicyBundle, open_bundle
 from policies.decision import Policy
@@ -117,6 +119,8 @@ class Training:
         self.config, self.folder, self.home, self.listener = config, run, home, listener
         self.mirror = Mirror(home, run.folder, listener.warning)
         self.tags: dict[str, str] = {}  # what else the registry is told
+        self.status: Status = "STAGING"  # that it is registered with
+        self.seeds: tuple[int, ...] = (config.seed,)  # all that are trained beside this one, itself included
         self._compared: tuple[Comparison, list[Walk], Prepared] | None = None
 
     def run(self, mode: str) -> Result:
@@ -281,6 +285,7 @@ class Training:
         self.folder.write("profit_tiers", {}, {"note": report.verdict, "report": report.to_dict()})
 
     def _sizer(self) -> None:
+        champion = next((one.digest for one in read_export(self.home) if one.status == "PRODUCTION"), None)
         trades, rows = self._trades()
         fit = self._outcome_fit()
         prepared = tables(trades, rows, fit, self.config)
@@ -290,7 +295,12 @@ class Training:
         digest = bundle.save(self.home / "bundles")
         open_bundle(self.home / "bundles", digest)
         self.mirror.bundle(self.home / "bundles", digest)
-        facts: dict[str, Any] = {"note": f"bundle {digest[:12]}", "bundle": digest, "curve": curve}
+        facts: dict[str, Any] = {
+            "note": f"bundle {digest[:12]}",
+            "bundle": digest,
+            "curve": curve,
+            "champion": champion,
+        }
         arrays: dict[str, Arrays] = {}
         if tuned is not None:
             facts["note"] += f"; {tuned.figures}"
@@ -346,8 +356,6 @@ class Training:
             "rule": self.config.rule,
             "algo": self.config.algo,
             "seed": self.config.seed,
-            "config": self.config.digest(),
-            "feature_fingerprint": fingerprint(),
             "revision": _revision(),
             **self.tags,
         }
@@ -357,14 +365,42 @@ class Training:
             comparison = self.folder.facts("evaluate")["comparison"]
             tags |= {"headline": comparison["headline"], "verdict": comparison["verdict"]}
         open_bundle(self.home / "bundles", digest)  # fetched, where the run was begun on another machine
+        self._baseline(digest)  # before the version is there: what is registered can be watched
+        data = json.dumps(self.folder.facts("load")["digests"], sort_keys=True)
+        lineage = Lineage(
+            data=hashlib.sha256(data.encode()).hexdigest(),
+            features=fingerprint(),
+            config=self.config.digest(),
+            seeds=self.seeds,
+            parent=self.folder.facts("sizer").get("champion"),
+        )
         registry = Registry(self.home)
-        version = registry.register(digest, self.home / "bundles" / digest, tags)
-        registry.export()
+        folder = self.home / "bundles" / digest
+        version = registry.register(digest, folder, tags, lineage=lineage, status=self.status)
+        if registry.unjournaled is not None:
+            self.listener.warning(f"registered, but not journaled yet: {registry.unjournaled}")
         self.folder.write(
             "register",
             {},
             {"note": f"version {version.version}, {version.status}", "version": version.version},
         )
+
+    def _baseline(self, digest: str) -> None:
+        """Keep what drift is measured from: training rows, and results of signals not trained on."""
+        trades, rows = self._trades()
+        bundle = open_bundle(self.home / "bundles", digest)
+        known = trades.take(rows.train)
+        markets = {}
+        for bars, name in zip(self._markets(), self.folder.names("features"), strict=True):
+            seen = bars.time + bars.interval <= known.signal_time[-1]
+            matrix = self.folder.arrays("features", name)["features"][seen][WARMUP - 1 :]
+            if len(matrix):
+                markets[bars.symbol] = matrix
+        signals, _ = answered(bundle, known, self._outcome_fit().probability[rows.train])
+        # The test part has been looked at where it was evaluated; elsewhere it stays unseen.
+        part = "test" if self.folder.done("evaluate") else "select"
+        _, results = answered(bundle, trades.take(getattr(rows, part)))
+        baseline(digest, self.config.data, markets, signals, (results, f"{part} part")).save(self.home)
 
     def example(self) -> Example:
         """The newest signal of the run's data, as a request."""
