@@ -53,7 +53,7 @@ def walk(sizer: Sizer, task: Task, table: SignalTable, *, snap: bool = True) -> 
             volatility_ratio=table.volatility_ratio[rows],
             settled_kelly=table.settled_kelly[rows],
             settled_optimal=table.settled_optimal[rows],
-            k=table.k,
+            k=float(table.k),
             base_risk=table.base_risk,
         )
         guarded = bound(sizer(situation), episodes.cap, episodes.cap_rule, limits(task), snap=snap)

@@ -73,6 +73,7 @@ def relay_all(
     multiplier, exposure, stake = (np.zeros((accounts, n)) for _ in range(3))
     binding = np.zeros((accounts, n), dtype=np.int8)
     session, elapsed = review_window(table.time, session_days)
+    k = np.broadcast_to(table.k, n)
     policies = [relay[0] for relay in relays]
     for i in range(n):
         policies = [relay.get(i, policy) for relay, policy in zip(relays, policies, strict=True)]
@@ -99,7 +100,7 @@ def relay_all(
                 volatility_ratio=table.volatility_ratio[row],
                 settled_kelly=table.settled_kelly[row],
                 settled_optimal=table.settled_optimal[row],
-                k=table.k,
+                k=float(k[i]),
                 base_risk=table.base_risk,
             )
             proposed[own] = policy.size(situation)[0]

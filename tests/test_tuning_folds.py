@@ -80,13 +80,12 @@ def test_a_late_table_has_the_same_signals_and_other_outcomes(
     assert not np.array_equal(fold.table.gross_r, fold.late.gross_r)
 
 
-def test_what_is_finished_is_not_fitted_again_and_k_is_that_of_the_first_fold(
+def test_what_is_finished_is_not_fitted_again_and_k_is_each_folds_own(
     trades: tuple[Trades, Trades], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, (fits, rows) = fold_0(*trades, tmp_path)
     second = fits(1, *rows[1], seed=0)
-    assert second.table.k == first.table.k
-    assert fits.outcomes(1).k_from == "set in the configuration"
+    assert second.table.k == fits.outcomes(1).k != first.table.k
 
     def refuse(*_: object) -> None:
         raise AssertionError("fitted again")

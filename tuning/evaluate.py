@@ -167,7 +167,7 @@ def evaluate(request: Request, home: Path, listener: Listener) -> Evaluation:
         "algorithm": config.algo,
         "seeds": list(walked.tested.seeds) or "none: nothing is trained",
         "folds": len(folds),
-        "k": f"{walked.tested.table.k:.4g}, {walked.fits.outcomes(0).k_from}",
+        "k by fold": [round(walked.fits.outcomes(number).k, 2) for number in range(len(folds))],
         "costs": config.costs.model_dump(),
         "limits": config.limits.model_dump(),
         "search": None if experiment is None else experiment.name,
@@ -236,9 +236,8 @@ def _final(
     config, fits = request.config, walked.fits
     if request.opened is not None:
         return final_of_bundle(request.opened.bundle, champion and champion.bundle, seen, config)
-    settled = config.model_copy(update={"k": walked.tested.table.k})
     folder = fits.folder.within("final", config.model_dump(mode="json"))
-    whole = FoldFits(seen.trades, seen.late, settled, folder, listener, fits.learns)
+    whole = FoldFits(seen.trades, seen.late, config, folder, listener, fits.learns)
     with _ray(config, fits.learns):
         return final_of_configuration(whole, seen, _seeds(request))
 

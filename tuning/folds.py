@@ -41,9 +41,8 @@ class FoldListener(Protocol):
 class FoldFits:
     """The `evaluation.walk_forward.Fit` of a configuration on `trades`.
 
-    What is finished is kept in `folder` and not done again. k is the configuration's, or else what fold 0
-    calibrates: a preference, not an estimate, so that the utilities of all folds have one unit. With `learns`
-    false no sizer is trained, and outcome models learn from the select share too.
+    What is finished is kept in `folder` and not done again. With `learns` false no sizer is trained, and
+    outcome models learn from the select share too.
     """
 
     trades: Trades  # in time order
@@ -74,28 +73,22 @@ class FoldFits:
             trades, late = self.trades.take(seen), self.late.take(seen)
             parts = Split(*training_parts(self.trades, train, self.config, self.learns), test)
             stage = f"fold-{number}"
-            config = self._of_fold(number)
             if not self.folder.done(stage):
-                fit = fit_outcomes(trades, parts, config)
+                fit = fit_outcomes(trades, parts, self.config)
                 arrays, facts = fit.to_files()
                 self.folder.write(stage, arrays, facts)
             fit = OutcomeFit.from_files(
                 lambda name: self.folder.arrays(stage, name), self.folder.facts(stage)
             )
-            prepared = tables(trades, parts, fit, config)
-            self._known[number] = fit, prepared, tables(late, parts, fit, config).test
+            prepared = tables(trades, parts, fit, self.config)
+            self._known[number] = fit, prepared, tables(late, parts, fit, self.config).test
         return self._known[number]
-
-    def _of_fold(self, number: int) -> TrainConfig:
-        """The fold's configuration: k is settled in fold 0."""
-        k = self._known[0][0].k if number else self.config.k
-        return self.config.model_copy(update={"k": k})
 
     def _learned(self, number: int, prepared: Prepared, seed: int) -> Policy:
         from tuning.sizer import train_sizer  # Ray and torch are slow to import
 
         stage = f"fold-{number}-seed-{seed}"
-        config = self._of_fold(number).model_copy(update={"seed": seed})
+        config = self.config.model_copy(update={"seed": seed})
         resumed = self.folder.done(stage)
         if not resumed:
             work, progress = self.folder.work(stage), self.listener.progress
