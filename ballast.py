@@ -8,6 +8,7 @@ from rich.markup import escape
 import cli.data
 import cli.demo
 import cli.drift
+import cli.evaluate
 import cli.journal
 import cli.off_policy
 import cli.registry
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 for group in (
     cli.training,
+    cli.evaluate,
     cli.data,
     cli.serving,
     cli.demo,

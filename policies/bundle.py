@@ -290,6 +290,7 @@ def _answers(bundle: PolicyBundle, golden: Arrays) -> Arrays:
         impact_r=golden["impact_r"],
         volatility_ratio=np.ones(count),
         settled_kelly=np.full(count, np.nan),
+        settled_optimal=np.full(count, np.nan),
         k=bundle.meta.k,
         base_risk=bundle.meta.base_risk,
     )
