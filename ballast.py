@@ -8,6 +8,7 @@ from rich.markup import escape
 import cli.data
 import cli.demo
 import cli.drift
+import cli.journal
 import cli.registry
 import cli.serving
 import cli.training
@@ -20,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (cli.training, cli.data, cli.drift, cli.serving, cli.demo):
+for group in (cli.training, cli.data, cli.serving, cli.demo, cli.journal, cli.drift):
     app.add_typer(group.app)
 app.add_typer(cli.registry.app, name="registry")
 

@@ -35,10 +35,14 @@ class SizingAnswer(Strict):
     proposed_multiplier: float | None = Field(
         description="what the model would do without limits; null where it has no valid say"
     )
+    rule_tier: Tier = Field(description="what the rule alone would have taken: STANDARD under these limits")
     rule_cap: float = Field(ge=0, le=1.5, description="largest multiplier that the limits allow")
     binding_rule: Rule = Field(description="what changed the advice; none where it stood")
     source: Literal["model", "rule"] = Field(
         description="who proposed; rule is STANDARD, where no model has a valid say"
+    )
+    propensity: float = Field(
+        gt=0, le=1, description="probability of this action in this situation: 1, as no policy draws"
     )
     model_status: str = Field(
         max_length=60, description="registry status of the bundle, or in short why the rule answered"

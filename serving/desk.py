@@ -11,10 +11,12 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from journal.store import Journal
+from journal.location import open_journal
+from journal.store import Entry, Journal
 from market.errors import ConfigError, InputError
 from market.home import home as default_home
 from serving.guard import Keys
+from serving.refusals import Unavailable
 from serving.schemas import Strict
 
 
@@ -68,7 +70,7 @@ class Desk:
     def journal(self) -> Journal:
         """This replica's door to the journal of this home."""
         if self._journal is None:
-            self._journal = Journal(f"sqlite:///{self.home / 'journal' / 'journal.db'}", self.writer)
+            self._journal = open_journal(self.home, self.writer, os.environ)
         return self._journal
 
     def deploy(self, config: Mapping[str, Any]) -> None:
@@ -94,3 +96,12 @@ class Desk:
     def health(self) -> dict[str, Any]:
         """What /healthz tells."""
         return {"status": "ok", "refused": self.refused}
+
+
+def journaled(journal: Journal, entries: list[Entry]) -> None:
+    """Write `entries` in one transaction; Unavailable where that cannot be done."""
+    try:
+        journal.append_many(entries)
+    except InputError as error:
+        # The request was sound, so this is no fault of the client's; without a record there is no answer.
+        raise Unavailable("journal", error.mend) from error

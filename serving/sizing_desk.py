@@ -3,20 +3,25 @@
 Knows nothing of Ray or HTTP: the arithmetic is the sizer's, the record the journal's.
 """
 
+import time
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from features.spec import FEATURE_NAMES
-from journal.store import Journal
-from market.bars import iso
-from market.errors import DataError, InputError
+import numpy as np
+import numpy.typing as npt
+
+from features.spec import FEATURE_NAMES, fingerprint
+from journal.records import AccountSnapshot, BarsSeen, DecisionRecord, SignalRecord, signal_id
+from market.bars import Bars, iso
+from market.errors import DataError
 from policies.bundle import open_bundle
-from serving.desk import Deployed, Desk
+from serving.desk import Deployed, Desk, journaled
 from serving.limits_file import LimitsFolder
 from serving.position_sizer import PositionSizer, feature_row
-from serving.refusals import Unavailable
-from serving.schemas import SizingRequest, bars_of
+from serving.schemas import Signal, SizingRequest, bars_of
+
+Floats = npt.NDArray[np.float64]
 
 NO_STATUS: Final = "no registry status"
 REFUSED: Final = "the model was refused"
@@ -54,6 +59,7 @@ class SizingDesk(Desk):
 
     def decide(self, request: SizingRequest) -> dict[str, Any]:
         """The answer to `request`, already journaled; Unavailable where it cannot be journaled."""
+        started = time.perf_counter()
         signal, account = request.signal, request.account
         row, bars = request.market.feature_row(), None
         if row is None:
@@ -73,19 +79,18 @@ class SizingDesk(Desk):
             tighter=request.limits,
             win_rate_recent=account.win_rate_recent,
         )
+        record = signal_record(signal, row, bars)
+        decision = DecisionRecord(
+            signal_id=signal_id(record),
+            account_id=request.account_id,
+            account=AccountSnapshot(**account.model_dump()),
+            limits=limits.limits,
+            tighter=request.limits,
+            latency_ms=1000.0 * (time.perf_counter() - started),
+            **details,
+        )
         decision_id = str(uuid.uuid4())
-        # Everything the size came from: the decision can be made again from its record alone.
-        record = {
-            "decision": details,
-            "signal": signal.model_dump(mode="json", exclude_none=True),
-            "features": dict(zip(FEATURE_NAMES, row.tolist(), strict=True)),
-            "bars": None if bars is None else {"count": len(bars), "digest": bars.digest()},
-            "account": account.model_dump(mode="json", exclude_none=True),
-            "account_id": request.account_id,
-            "limits": None if limits.limits is None else limits.limits.model_dump(mode="json"),
-            "tighter": None if request.limits is None else request.limits.model_dump(mode="json"),
-        }
-        _append(self.journal, decision_id, record)
+        journaled(self.journal, [record.to_entry(decision.signal_id), decision.to_entry(decision_id)])
         return {"decision_id": decision_id, **details}
 
     def health(self) -> dict[str, Any]:
@@ -93,9 +98,12 @@ class SizingDesk(Desk):
         return super().health() | {"model_status": self.sizer.status, "bundle": self.sizer.digest}
 
 
-def _append(journal: Journal, decision_id: str, record: dict[str, Any]) -> None:
-    try:
-        journal.append("decision", decision_id, record)
-    except InputError as error:
-        # The request was sound, so this is no fault of the client's; without a record there is no size.
-        raise Unavailable("journal", error.mend) from error
+def signal_record(signal: Signal, row: Floats, bars: Bars | None) -> SignalRecord:
+    """What is journaled of `signal` and its features float64[31]; `bars` where they came from bars."""
+    return SignalRecord(
+        time=signal.time,
+        features=dict(zip(FEATURE_NAMES, row.tolist(), strict=True)),
+        feature_fingerprint=fingerprint(),
+        bars=None if bars is None else BarsSeen(count=len(bars), digest=bars.digest()),
+        **signal.model_dump(exclude={"timestamp"}),
+    )

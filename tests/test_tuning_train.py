@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from envs.guardrails import SIZES
 from market.errors import ConfigError, DataError
+from mlops.drift_baseline import open_baseline
 from mlops.registry import read_export
 from policies.bundle import open_bundle
 from signals.outcome_model import STAGES as ANSWERED
@@ -74,6 +76,23 @@ def test_the_bundle_opens_and_is_registered_as_staging(
     assert bundle.meta.algo == "plugin"
     (version,) = read_export(home)
     assert (version.digest, version.status) == (result.bundle, "STAGING")
+
+
+def test_a_registered_model_has_its_training_rows_as_baseline(
+    finished: tuple[Path, Training, Result, Recorder],
+) -> None:
+    home, training, result, _ = finished
+    assert result.bundle is not None
+    known = open_baseline(home, result.bundle)
+    rows = training.folder.arrays("features", "features-0000")["features"][100:]
+    kept = known.markets["SYNTHETIC"]
+    assert 0.6 * len(rows) < len(kept) < 0.75 * len(rows)  # the training part of 70 %
+    np.testing.assert_array_equal(kept, rows[: len(kept)])
+    counts = training.folder.facts("outcomes")["counts"]
+    assert len(known.signals) == counts["train"]
+    assert len(known.results.d) == counts["test"]
+    assert known.about.results == "test part"
+    assert set(np.unique(known.signals.size)) <= set(SIZES)
 
 
 def test_the_report_is_written_and_whole(finished: tuple[Path, Training, Result, Recorder]) -> None:
