@@ -11,7 +11,6 @@ import numpy.typing as npt
 from arch.bootstrap import StationaryBootstrap, optimal_block_length
 
 from envs.rewards import RUIN
-from evaluation.metrics import drawdown
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -63,24 +62,34 @@ def drawdown_p95(r: Floats, days: Integers, base_risk: float, replications: int,
     draws = resampled_days(growth, replications, seed)
     if draws is None:
         return None
-    histories = (np.exp(np.cumsum(np.concatenate([[0.0], growth[rows]]))) for rows in draws)
-    return float(np.quantile([np.max(drawdown(equity)) for equity in histories], 0.95))
+    wealth = np.pad(np.cumsum(growth[draws], axis=1), ((0, 0), (1, 0)))
+    losses = 1.0 - np.exp(wealth - np.maximum.accumulate(wealth, axis=1))
+    return float(np.quantile(losses.max(axis=1), 0.95))
 
 
 def resampled_days(totals: Floats, replications: int, seed: int) -> Integers | None:
     """Rows of resampled days, int64[replications, D], from daily totals float64[D]; None with few days.
 
-    Stationary bootstrap (Politis and Romano 1994); mean block length of Politis and White 2004 as corrected
-    by Patton, Politis and White 2009, rounded.
+    Stationary bootstrap (Politis and Romano 1994) in blocks of `block_length`.
     """
-    if len(totals) < LEAST_DAYS:
+    block = block_length(totals)
+    if block is None:
         return None
-    length = float(optimal_block_length(totals)["stationary"].iloc[0]) if np.ptp(totals) > 0.0 else 1.0
-    block = round(min(max(length, 1.0), len(totals)))
     bootstrap = StationaryBootstrap(block, np.arange(len(totals)), seed=np.random.default_rng(seed))
     return np.stack(
         [np.asarray(sample[0][0], dtype=np.int64) for sample in bootstrap.bootstrap(replications)]
     )
+
+
+def block_length(totals: Floats) -> int | None:
+    """Days in a row that belong together, from daily totals float64[D]; None with fewer than 20 days.
+
+    Mean block length of Politis and White 2004 as corrected by Patton, Politis and White 2009, rounded.
+    """
+    if len(totals) < LEAST_DAYS:
+        return None
+    length = float(optimal_block_length(totals)["stationary"].iloc[0]) if np.ptp(totals) > 0.0 else 1.0
+    return round(min(max(length, 1.0), len(totals)))
 
 
 def _by_day(values: Floats, of_day: npt.NDArray[np.intp]) -> Floats:

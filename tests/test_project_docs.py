@@ -47,3 +47,11 @@ def test_the_data_page_names_every_built_in_rule() -> None:
     page = (ROOT / "docs" / "data.md").read_text()
     for name in rule_names():
         assert f"`{name}`" in page
+
+
+def test_the_evaluation_page_names_every_criterion_of_the_gate() -> None:
+    verdict = run("evaluation.md", {})["verdict"]
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    assert not verdict.passed
+    for reason in verdict.reasons:
+        assert f"`{reason.removeprefix('failed ').split(':')[0]}`" in page

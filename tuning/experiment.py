@@ -301,6 +301,12 @@ class Experiment:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
 
+def best_of(trials: Collection[Trial]) -> Trial | None:
+    """The one with the highest objective among those whose seeds are all trained; None where none is."""
+    candidates = [trial for trial in trials if trial.finished and trial.objective is not None]
+    return max(candidates, key=lambda trial: trial.objective or 0.0, default=None)
+
+
 def standing(done: list[float], running: float | None) -> tuple[float, float]:
     """A trial's objective and its worst seed: median and least of the finished seeds' scores.
 
