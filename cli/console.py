@@ -89,6 +89,11 @@ class ConsoleListener:
             bar.update(task, completed=done, total=total, description=text)
 
 
+def warn(text: str) -> None:
+    """Something the user should know, though the command went on."""
+    complaints.print(f"[yellow]warning[/] {escape(text)}", highlight=False)
+
+
 def shown(path: Path) -> Path:
     """As one would type it here."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
 from journal.anchors import Seen, anchor, heads
 from journal.chain import Finding
@@ -191,19 +191,28 @@ def _new(wanted: list[Checked], known: Mapping[str, Row]) -> list[Checked]:
     return list(new.values())
 
 
+# Built once: with each append it would cost as much as to write the record.
+_STORED: Final = select(records).where(records.c.record_id.in_(bindparam("ids", expanding=True)))
+_HEAD: Final = (
+    select(records.c.sequence, records.c.hash)
+    .where(records.c.writer == bindparam("writer"))
+    .order_by(records.c.sequence.desc())
+    .limit(1)
+)
+
+
 def _stored(connection: Connection, record_ids: Sequence[str]) -> dict[str, Row]:
     found: dict[str, Row] = {}
     for first in range(0, len(record_ids), LARGEST_BATCH):
         some = record_ids[first : first + LARGEST_BATCH]
-        rows = connection.execute(select(records).where(records.c.record_id.in_(some))).mappings()
+        rows = connection.execute(_STORED, {"ids": some}).mappings()
         found |= {row["record_id"]: dict(row) for row in rows}
     return found
 
 
 def _head(connection: Connection, writer: str) -> tuple[int, str]:
     """The sequence and hash that the writer's next record follows."""
-    newest = select(records.c.sequence, records.c.hash).where(records.c.writer == writer)
-    row = connection.execute(newest.order_by(records.c.sequence.desc()).limit(1)).first()
+    row = connection.execute(_HEAD, {"writer": writer}).first()
     return (0, GENESIS) if row is None else (row.sequence, row.hash)
 
 

@@ -35,12 +35,22 @@ def test_the_models_page_runs_from_bars_to_a_ladder(home: Path, monkeypatch: pyt
     assert names["report"].outcomes == len(names["trades"])
 
 
+def test_the_journal_page_writes_a_signal_and_its_outcome(home: Path) -> None:
+    names = run("journal.md", {})
+    assert names["inspection"].records == 2
+    assert (home / "journal" / "journal.db").exists()
+
+
 def test_the_rule_of_the_data_page_is_a_rule_and_does_not_look_ahead() -> None:
     every_tenth = run("data.md", {"__name__": "my_rules"})["EveryTenth"]()
     assert isinstance(every_tenth, Rule)
     (bars,) = load("sample:googl")
     assert len(checked(every_tenth.generate(bars), bars)) > 200
     assert analyse(bars, every_tenth, cuts=3).clean
+
+
+def test_the_budget_page_spends_what_it_says(tmp_path: Path) -> None:
+    assert run("budget.md", {"home": tmp_path})["used"].exposure == 0
 
 
 def test_the_data_page_names_every_built_in_rule() -> None:

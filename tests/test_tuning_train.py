@@ -1,6 +1,7 @@
 """The main job as stages, on synthetic bars with the plug-in as policy: no Ray needed."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 
 from envs.guardrails import SIZES
+from features.spec import fingerprint
 from market.errors import ConfigError, DataError
 from mlops.drift_baseline import open_baseline
-from mlops.registry import read_export
+from mlops.registry import Registry, read_export
 from policies.bundle import open_bundle
 from signals.outcome_model import STAGES as ANSWERED
 from signals.predictor_file import FOLDER, open_predictor
@@ -76,6 +78,28 @@ def test_the_bundle_opens_and_is_registered_as_staging(
     assert bundle.meta.algo == "plugin"
     (version,) = read_export(home)
     assert (version.digest, version.status) == (result.bundle, "STAGING")
+    lineage = version.lineage
+    assert lineage is not None
+    assert (lineage.config, lineage.features) == (config().digest(), fingerprint())
+    assert (lineage.seeds, lineage.parent) == ((config().seed,), None)
+    assert re.fullmatch("[0-9a-f]{64}", lineage.data)
+
+
+def test_a_training_that_begins_with_a_model_in_production_has_that_as_its_parent(
+    finished: tuple[Path, Training, Result, Recorder], tmp_path: Path
+) -> None:
+    home, _, result, _ = finished
+    copy = tmp_path / "home"
+    shutil.copytree(home, copy)
+    Registry(copy).promote(1, override="it is the only one")
+    another = config().model_copy(update={"k": 9.0})
+    start(another, copy, Recorder(), resume=False).run("rl_sizer")
+    first, second = (version.lineage for version in read_export(copy))
+    assert first is not None
+    assert second is not None
+    assert second.parent == result.bundle
+    assert second.data == first.data
+    assert second.config != first.config
 
 
 def test_a_registered_model_has_its_training_rows_as_baseline(

@@ -61,6 +61,7 @@ def train_seeds(first: Training, mode: str, count: int) -> Spread:
         trained = [_train(training, after, prepared) for training in trainings]
     median = sorted(trained, key=lambda one: (one.select, one.seed))[(count - 1) // 2]
     scores = ", ".join(f"{one.seed}: {one.select:+.4f}" for one in trained)
+    median.training.seeds = tuple(one.seed for one in trained)
     median.training.tags["seeds"] = f"median of {count} on the select part ({scores})"
     median.training.finish(("register",))
     return Spread(tuple(trained), median, median.training.result())

@@ -26,7 +26,7 @@ from market.errors import ConfigError, DataError
 from market.sources import load
 from mlops.drift_baseline import baseline
 from mlops.drift_streams import answered
-from mlops.registry import ModelVersion, Registry
+from mlops.registry import Lineage, ModelVersion, Registry, Status, read_export
 from policies.baselines import CONFIDENCE, baselines
 from policies.bundle import BundleMeta, PolicyBundle, open_bundle
 from policies.decision import Policy
@@ -45,6 +45,7 @@ from signals.trades import Trades, pool
 from tuning.artifacts import bars_from_arrays, bars_to_arrays, trades_from_arrays, trades_to_arrays
 from tuning.config import TrainConfig
 from tuning.examples import Example, newest_signal
+from tuning.journal_data import NEEDS_BARS, is_journal, journaled
 from tuning.prepare import (
     OutcomeFit,
     Prepared,
@@ -116,12 +117,17 @@ class Training:
     def __init__(self, config: TrainConfig, run: RunFolder, home: Path, listener: Listener) -> None:
         self.config, self.folder, self.home, self.listener = config, run, home, listener
         self.tags: dict[str, str] = {}  # what else the registry is told
+        self.journaled = is_journal(config.data)
+        self.status: Status = "STAGING"  # that it is registered with
+        self.seeds: tuple[int, ...] = (config.seed,)  # all that are trained beside this one, itself included
         self._compared: tuple[Comparison, list[Walk], Prepared] | None = None
 
     def run(self, mode: str) -> Result:
         """Run the mode's stages in order; ConfigError for an unknown mode."""
         if mode not in MODES:
             raise ConfigError("--mode", mode, f"give one of {', '.join(MODES)}")
+        if self.journaled and MODES[mode][-1] in NEEDS_BARS:
+            raise ConfigError("--mode", mode, "needs bars: give --data that holds some, not a journal")
         self.finish(MODES[mode])
         return self.result()
 
@@ -136,7 +142,10 @@ class Training:
             resumed = self.folder.done(stage)
             if not resumed:
                 self.listener.working(stage, 0, 0)
-                getattr(self, f"_{stage}")()
+                if self.journaled and stage in NEEDS_BARS:
+                    self.folder.write(stage, {}, {"note": "left out: it needs bars, a journal holds none"})
+                else:
+                    getattr(self, f"_{stage}")()
             self.listener.stage(stage, self.folder.facts(stage)["note"], resumed=resumed)
 
     def result(self) -> Result:
@@ -155,6 +164,12 @@ class Training:
     # --- stages ---
 
     def _load(self) -> None:
+        if self.journaled:
+            history, facts, notes = journaled(self.config.data, self.config.costs)
+            for note in notes:
+                self.listener.warning(note)
+            self.folder.write("load", {"trades": trades_to_arrays(history.trades)}, facts)
+            return
         markets = load(self.config.data)
         for bars in markets:
             if len(bars) < WARMUP:
@@ -169,6 +184,10 @@ class Training:
         )
 
     def _features(self) -> None:
+        if self.journaled:
+            note = "31 features of each signal, as journaled"
+            self.folder.write("features", {}, {"note": note, "fingerprint": fingerprint()})
+            return
         markets = self._markets()
         pipeline = FeaturePipeline()
         arrays = {f"features-{i:04d}": {"features": pipeline.matrix(bars)} for i, bars in enumerate(markets)}
@@ -178,13 +197,7 @@ class Training:
         )
 
     def _outcomes(self) -> None:
-        parts = []
-        chosen = rule(self.config.rule)
-        for bars, name in zip(self._markets(), self.folder.names("features"), strict=True):
-            matrix = self.folder.arrays("features", name)["features"]
-            signals = checked(chosen.generate(bars), bars)
-            parts.append(label(bars, signals, self.config.costs, matrix))
-        trades = pool(parts)
+        trades, source = self._settled()
         rows = split(trades, self.config)
         if len(rows.train) < self.config.advised_trades:
             self.listener.warning(
@@ -192,7 +205,7 @@ class Training:
                 "read small differences between sizers as noise"
             )
         counts = {"train": len(rows.train), "select": len(rows.select), "test": len(rows.test)}
-        note = f"{len(trades):,} trades of {chosen.name}: " + ", ".join(
+        note = f"{len(trades):,} trades of {source}: " + ", ".join(
             f"{n:,} {part}" for part, n in counts.items()
         )
         self.folder.write(
@@ -201,7 +214,7 @@ class Training:
                 "trades": trades_to_arrays(trades),
                 "split": {"train": rows.train, "select": rows.select, "test": rows.test},
             },
-            {"note": note, "counts": counts, "dropped": trades.dropped._asdict(), "rule": chosen.name},
+            {"note": note, "counts": counts, "dropped": trades.dropped._asdict(), "rule": source},
         )
 
     def _outcome_model(self) -> None:
@@ -279,6 +292,7 @@ class Training:
         self.folder.write("profit_tiers", {}, {"note": report.verdict, "report": report.to_dict()})
 
     def _sizer(self) -> None:
+        champion = next((one.digest for one in read_export(self.home) if one.status == "PRODUCTION"), None)
         trades, rows = self._trades()
         fit = self._outcome_fit()
         prepared = tables(trades, rows, fit, self.config)
@@ -287,7 +301,12 @@ class Training:
         bundle = self._bundle(trades, rows, fit, prepared, network, tuned)
         digest = bundle.save(self.home / "bundles")
         open_bundle(self.home / "bundles", digest)
-        facts: dict[str, Any] = {"note": f"bundle {digest[:12]}", "bundle": digest, "curve": curve}
+        facts: dict[str, Any] = {
+            "note": f"bundle {digest[:12]}",
+            "bundle": digest,
+            "curve": curve,
+            "champion": champion,
+        }
         arrays: dict[str, Arrays] = {}
         if tuned is not None:
             facts["note"] += f"; {tuned.figures}"
@@ -319,7 +338,7 @@ class Training:
         won = net_r(1.0, test.gross_r, test.cost_r, test.impact_r) > 0.0
         curve = self.folder.facts("sizer")["curve"]
         learning = LearningCurve(*np.array(curve, dtype=np.float64).T) if curve else None
-        found = self.folder.facts("predictor")["reports"] if self.folder.done("predictor") else {}
+        found = self.folder.facts("predictor").get("reports", {}) if self.folder.done("predictor") else {}
         write_html(
             comparison,
             paths,
@@ -340,11 +359,9 @@ class Training:
         digest = self.folder.facts("sizer")["bundle"]
         tags: dict[str, Any] = {
             "data": self.config.data,
-            "rule": self.config.rule,
+            "rule": self._rule(),
             "algo": self.config.algo,
             "seed": self.config.seed,
-            "config": self.config.digest(),
-            "feature_fingerprint": fingerprint(),
             "revision": _revision(),
             **self.tags,
         }
@@ -354,9 +371,19 @@ class Training:
             comparison = self.folder.facts("evaluate")["comparison"]
             tags |= {"headline": comparison["headline"], "verdict": comparison["verdict"]}
         self._baseline(digest)  # before the version is there: what is registered can be watched
+        data = json.dumps(self.folder.facts("load")["digests"], sort_keys=True)
+        lineage = Lineage(
+            data=hashlib.sha256(data.encode()).hexdigest(),
+            features=fingerprint(),
+            config=self.config.digest(),
+            seeds=self.seeds,
+            parent=self.folder.facts("sizer").get("champion"),
+        )
         registry = Registry(self.home)
-        version = registry.register(digest, self.home / "bundles" / digest, tags)
-        registry.export()
+        folder = self.home / "bundles" / digest
+        version = registry.register(digest, folder, tags, lineage=lineage, status=self.status)
+        if registry.unjournaled is not None:
+            self.listener.warning(f"registered, but not journaled yet: {registry.unjournaled}")
         self.folder.write(
             "register",
             {},
@@ -381,7 +408,7 @@ class Training:
         baseline(digest, self.config.data, markets, signals, (results, f"{part} part")).save(self.home)
 
     def example(self) -> Example:
-        """The newest signal of the run's data, as a request."""
+        """The newest signal of the run's bars, as a request."""
         return newest_signal(self._markets(), self._trades()[0])
 
     # --- what finished stages hold ---
@@ -392,7 +419,25 @@ class Training:
         return tables(trades, rows, self._outcome_fit(), self.config)
 
     def _markets(self) -> tuple[Bars, ...]:
+        if self.journaled:
+            return ()
         return tuple(bars_from_arrays(self.folder.arrays("load", name)) for name in self.folder.names("load"))
+
+    def _settled(self) -> tuple[Trades, str]:
+        """All outcomes that are known, and the name of the rule that gave the signals."""
+        if self.journaled:
+            return trades_from_arrays(self.folder.arrays("load", "trades")), self._rule()
+        parts = []
+        chosen = rule(self.config.rule)
+        for bars, name in zip(self._markets(), self.folder.names("features"), strict=True):
+            matrix = self.folder.arrays("features", name)["features"]
+            signals = checked(chosen.generate(bars), bars)
+            parts.append(label(bars, signals, self.config.costs, matrix))
+        return pool(parts), chosen.name
+
+    def _rule(self) -> str:
+        """The signal rule, or the strategy of the signals journaled."""
+        return str(self.folder.facts("load")["rule"]) if self.journaled else self.config.rule
 
     def _trades(self) -> tuple[Trades, Split]:
         rows = self.folder.arrays("outcomes", "split")
@@ -441,7 +486,7 @@ class Training:
         meta = BundleMeta(
             algo=config.algo,
             feature_fingerprint=fingerprint(),
-            rule=config.rule,
+            rule=self._rule(),
             symbols=trades.symbols,
             costs=config.costs.model_dump(),
             base_risk=config.limits.base_risk,
