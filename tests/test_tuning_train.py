@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from policies.bundle import open_bundle
 from signals.outcome_model import STAGES as ANSWERED
 from signals.predictor_file import FOLDER, open_predictor
 from tuning.config import TrainConfig
-from tuning.train import STAGES, Result, Training, start
+from tuning.train import MODES, STAGES, Result, Training, start
 
 BARS = "synthetic:regimes?bars=16000&seed=3"
 FEW_EPOCHS = {"predictor": {"epochs": 1}}
@@ -53,8 +54,10 @@ def config(**changed: object) -> TrainConfig:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Training, Result, Recorder]:
     home, told = tmp_path_factory.mktemp("home"), Recorder()
-    training = start(config(), home, told, resume=False)
-    return home, training, training.run("all"), told
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BALLAST_STORAGE", f"file://{home}-kept")
+        training = start(config(), home, told, resume=False)
+        return home, training, training.run("all"), told
 
 
 def test_all_runs_the_stages_in_order_and_names_the_training_trades(
@@ -142,6 +145,35 @@ def test_a_resumed_run_goes_on_after_the_last_finished_stage(
     assert told.stages == [(stage, stage not in ("evaluate", "register")) for stage in STAGES]
     assert again.bundle == result.bundle
     assert [version.version for version in read_export(copy)] == [1]
+
+
+def test_a_run_is_taken_up_on_another_machine_from_its_copy(
+    finished: tuple[Path, Training, Result, Recorder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, _, result, _ = finished
+    monkeypatch.setenv("BALLAST_STORAGE", f"file://{home}-kept")
+    told = Recorder()
+    again = start(config(), tmp_path, told, resume=True).run("rl_sizer")
+    assert again.bundle == result.bundle
+    assert told.stages == [(stage, stage != "register") for stage in MODES["rl_sizer"]]
+    assert [version.digest for version in read_export(tmp_path)] == [result.bundle]
+    assert open_bundle(tmp_path / "bundles", str(result.bundle)).meta.algo == "plugin"
+
+
+def test_checkpoint_of_a_training_that_was_asked_to_end_is_copied_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = start(config(algo="dqn"), tmp_path, Recorder(), resume=False)
+    copied: list[bool] = []
+    monkeypatch.setattr(training.mirror, "checkpoint", lambda *, last=False: copied.append(last))
+
+    def asked_to_end(*arguments: object) -> None:
+        raise SystemExit(143)
+
+    monkeypatch.setattr("tuning.sizer.train_sizer", asked_to_end)
+    with pytest.raises(SystemExit):
+        training._train_network(SimpleNamespace(train=None, select=None))  # type: ignore[arg-type]
+    assert copied == [True]
 
 
 def test_a_run_with_features_of_another_definition_is_not_resumed(

@@ -7,7 +7,8 @@ terminals: what happens is told to a `Listener`.
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -46,6 +47,7 @@ from tuning.artifacts import bars_from_arrays, bars_to_arrays, trades_from_array
 from tuning.config import TrainConfig
 from tuning.examples import Example, newest_signal
 from tuning.journal_data import NEEDS_BARS, is_journal, journaled
+from tuning.mirror import Mirror, recall
 from tuning.prepare import (
     OutcomeFit,
     Prepared,
@@ -116,6 +118,7 @@ class Training:
 
     def __init__(self, config: TrainConfig, run: RunFolder, home: Path, listener: Listener) -> None:
         self.config, self.folder, self.home, self.listener = config, run, home, listener
+        self.mirror = Mirror(home, run.folder, listener.warning)
         self.tags: dict[str, str] = {}  # what else the registry is told
         self.journaled = is_journal(config.data)
         self.status: Status = "STAGING"  # that it is registered with
@@ -146,6 +149,7 @@ class Training:
                     self.folder.write(stage, {}, {"note": "left out: it needs bars, a journal holds none"})
                 else:
                     getattr(self, f"_{stage}")()
+            self.mirror.stage(stage)
             self.listener.stage(stage, self.folder.facts(stage)["note"], resumed=resumed)
 
     def result(self) -> Result:
@@ -301,6 +305,7 @@ class Training:
         bundle = self._bundle(trades, rows, fit, prepared, network, tuned)
         digest = bundle.save(self.home / "bundles")
         open_bundle(self.home / "bundles", digest)
+        self.mirror.bundle(self.home / "bundles", digest)
         facts: dict[str, Any] = {
             "note": f"bundle {digest[:12]}",
             "bundle": digest,
@@ -370,6 +375,7 @@ class Training:
         if self.folder.done("evaluate"):
             comparison = self.folder.facts("evaluate")["comparison"]
             tags |= {"headline": comparison["headline"], "verdict": comparison["verdict"]}
+        open_bundle(self.home / "bundles", digest)  # fetched, where the run was begun on another machine
         self._baseline(digest)  # before the version is there: what is registered can be watched
         data = json.dumps(self.folder.facts("load")["digests"], sort_keys=True)
         lineage = Lineage(
@@ -460,9 +466,10 @@ class Training:
             return None, []
         from tuning.sizer import train_sizer  # Ray and torch are slow to import: only this stage needs them
 
-        return train_sizer(
-            prepared.train, prepared.select, self.config, self.folder.work("sizer"), self.listener.progress
-        )
+        with self._copied():
+            return train_sizer(
+                prepared.train, prepared.select, self.config, self.folder.work("sizer"), self._progress
+            )
 
     def _fine_tune(self, prepared: Prepared, network: Network) -> "FineTune | None":
         if self.config.algo != "dqn+ppo":
@@ -471,7 +478,21 @@ class Training:
 
         tables = prepared.train, prepared.select
         folder = self.folder.work("sizer") / "fine_tune"
-        return fine_tune(*tables, network, self.config, folder, self.listener.progress)
+        with self._copied():
+            return fine_tune(*tables, network, self.config, folder, self._progress)
+
+    @contextmanager
+    def _copied(self) -> Iterator[None]:
+        """Copy what a training wrote that was asked to end."""
+        try:
+            yield
+        except SystemExit:
+            self.mirror.checkpoint(last=True)
+            raise
+
+    def _progress(self, done: int, total: int, score: float) -> None:
+        self.mirror.checkpoint()
+        self.listener.progress(done, total, score)
 
     def _bundle(
         self,
@@ -544,6 +565,7 @@ def start(config: TrainConfig, home: Path, listener: Listener, *, resume: bool) 
     rule(config.rule)  # a misspelt one is told at once, not after the stages before it
     digest = config.digest()
     if resume:
+        recall(home, digest)
         run = RunFolder.latest(home, digest)
         _check_features(run)
         return Training(config, run, home, listener)

@@ -85,7 +85,7 @@ def search(experiment: Experiment, home: Path, listener: SearchListener, *, resu
     number. Raises ConfigError where a trial does not fit into the resources, or the experiment is running
     elsewhere.
     """
-    with experiment.alone(), connected(len(os.sched_getaffinity(0))):
+    with experiment.alone(), connected(len(os.sched_getaffinity(0)), home):
         plan = experiment.plan
         _slots(plan)
         prepared = _prepare(experiment, plan, home, listener)
