@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from envs.guardrails import SIZES
 from features.spec import fingerprint
 from market.errors import ConfigError, DataError
+from mlops.drift_baseline import open_baseline
 from mlops.registry import Registry, read_export
 from policies.bundle import open_bundle
 from signals.outcome_model import STAGES as ANSWERED
@@ -101,6 +103,23 @@ def test_a_training_that_begins_with_a_model_in_production_has_that_as_its_paren
     assert second.parent == result.bundle
     assert second.data == first.data
     assert second.config != first.config
+
+
+def test_a_registered_model_has_its_training_rows_as_baseline(
+    finished: tuple[Path, Training, Result, Recorder],
+) -> None:
+    home, training, result, _ = finished
+    assert result.bundle is not None
+    known = open_baseline(home, result.bundle)
+    rows = training.folder.arrays("features", "features-0000")["features"][100:]
+    kept = known.markets["SYNTHETIC"]
+    assert 0.6 * len(rows) < len(kept) < 0.75 * len(rows)  # the training part of 70 %
+    np.testing.assert_array_equal(kept, rows[: len(kept)])
+    counts = training.folder.facts("outcomes")["counts"]
+    assert len(known.signals) == counts["train"]
+    assert len(known.results.d) == counts["test"]
+    assert known.about.results == "test part"
+    assert set(np.unique(known.signals.size)) <= set(SIZES)
 
 
 def test_the_report_is_written_and_whole(finished: tuple[Path, Training, Result, Recorder]) -> None:
