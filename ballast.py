@@ -10,6 +10,7 @@ import cli.demo
 import cli.drift
 import cli.evaluate
 import cli.journal
+import cli.off_policy
 import cli.registry
 import cli.retrain
 import cli.serving
@@ -25,13 +26,14 @@ app = typer.Typer(
 )
 for group in (
     cli.training,
+    cli.evaluate,
     cli.data,
     cli.serving,
     cli.demo,
     cli.retrain,
     cli.journal,
     cli.drift,
-    cli.evaluate,
+    cli.off_policy,
 ):
     app.add_typer(group.app)
 app.add_typer(cli.registry.app, name="registry")

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from envs.observation import market_observation
+from envs.observation import Situation, market_observation
 from envs.rewards import expected_table, expected_utility, net_r, realised_table, utility, win_chance
 from market.errors import DataError
 
@@ -44,7 +44,7 @@ class SignalTable:
     settled_kelly: Floats  # [n]
     settled_optimal: Floats  # [n]
     out_of_distribution: npt.NDArray[np.bool_]  # [n]
-    k: float
+    k: float | Floats  # one for all, or [n] where tables of several were joined
     base_risk: float
 
     def __len__(self) -> int:
@@ -52,7 +52,8 @@ class SignalTable:
 
     def take(self, rows: Integers) -> "SignalTable":
         """The given rows, in the given order."""
-        shared = {"k", "base_risk"} | ({"outcome_r"} if self.outcome_r.ndim == 1 else set())
+        single = {"k": np.ndim(self.k) == 0, "outcome_r": self.outcome_r.ndim == 1}
+        shared = {"base_risk", *(name for name, one in single.items() if one)}
         per_signal = {f.name for f in fields(self)} - shared
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return SignalTable(
@@ -65,38 +66,63 @@ class SignalTable:
 
     @staticmethod
     def joined(tables: Sequence["SignalTable"]) -> "SignalTable":
-        """Tables end to end; where they think in outcomes of their own, each signal keeps those of its table.
+        """Tables end to end; each signal keeps the k and the outcomes of its table.
 
-        Raises DataError for utilities of different k or base risk: they have no common unit.
+        Raises DataError for tables of different base risk: what is 1x in one is not in another.
         """
         first = tables[0]
         for table in tables:
-            if (table.k, table.base_risk) != (first.k, first.base_risk):
-                seen = f"{table.k} and {table.base_risk}"
-                raise DataError("k and base_risk", seen, f"give all tables {first.k} and {first.base_risk}")
+            if table.base_risk != first.base_risk:
+                raise DataError("base_risk", table.base_risk, f"give all tables {first.base_risk}")
         outcomes = max(table.probability.shape[1] for table in tables)
         wide = [table._widened(outcomes) for table in tables]
-        names = [f.name for f in fields(first) if f.name not in ("k", "base_risk")]
+        names = [f.name for f in fields(first) if f.name != "base_risk"]
         values: dict[str, Any] = {
             name: np.concatenate([getattr(table, name) for table in wide]) for name in names
         }
         return replace(first, **values)
 
     def _widened(self, outcomes: int) -> "SignalTable":
-        """With outcomes of its own for each signal, and impossible ones added up to that number."""
+        """With k and outcomes of its own for each signal, and impossible outcomes added up to that number."""
         law = np.broadcast_to(self.outcome_r, self.probability.shape)
         missing = ((0, 0), (0, outcomes - law.shape[1]))
-        return replace(self, probability=np.pad(self.probability, missing), outcome_r=np.pad(law, missing))
+        k = np.array(np.broadcast_to(self.k, len(self)))
+        padded = np.pad(self.probability, missing), np.pad(law, missing)
+        return replace(self, k=k, probability=padded[0], outcome_r=padded[1])
+
+    def situation(
+        self,
+        rows: Integers | slice,
+        observation: npt.NDArray[np.float32],
+        mask: npt.NDArray[np.bool_],
+        cap: Floats,
+    ) -> Situation:
+        """What a policy sees of the given rows, all of one k, in accounts that leave `mask` and `cap`."""
+        return Situation(
+            observation=observation,
+            mask=mask,
+            cap=cap,
+            probability=self.probability[rows],
+            outcome_r=self.outcomes(rows),
+            cost_r=self.cost_r[rows],
+            impact_r=self.impact_r[rows],
+            volatility_ratio=self.volatility_ratio[rows],
+            settled_kelly=self.settled_kelly[rows],
+            settled_optimal=self.settled_optimal[rows],
+            k=float(np.unique(np.broadcast_to(self.k, len(self))[rows]).item()),
+            base_risk=self.base_risk,
+        )
 
     def utility_of(self, multiplier: Floats, rows: Integers | slice, *, realised: bool) -> Floats:
         """Utility in R of one size for each of the given rows, float64[N] from float64[N]: what became of it,
         or what the outcome model expects. The columns of `realised` and `expected` are this at the six sizes.
         """
         costs = self.cost_r[rows], self.impact_r[rows]
+        k = np.broadcast_to(self.k, len(self))[rows]
         if realised:
-            return utility(multiplier, net_r(multiplier, self.gross_r[rows], *costs), self.k, self.base_risk)
+            return utility(multiplier, net_r(multiplier, self.gross_r[rows], *costs), k, self.base_risk)
         law = self.probability[rows], self.outcomes(rows)
-        return expected_utility(multiplier[:, None], *law, *costs, self.k, self.base_risk)[:, 0]
+        return expected_utility(multiplier[:, None], *law, *costs, k[:, None, None], self.base_risk)[:, 0]
 
 
 def signal_table(

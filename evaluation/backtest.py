@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from envs.account import LEAST_EQUITY, Ledger
 from envs.guardrails import Limits, allowed, bound, cap
-from envs.observation import Situation, observe, review_window, session_left
+from envs.observation import observe, review_window, session_left
 from envs.rewards import net_r
 from envs.signal_table import SignalTable
 from market.errors import ConfigError
@@ -88,20 +88,8 @@ def relay_all(
         mask = allowed(largest, limits)
         proposed = np.empty(accounts)
         for own, policy in enumerate(policies):
-            situation = Situation(
-                observation=observation[own : own + 1],
-                mask=mask[own : own + 1],
-                cap=largest[own : own + 1],
-                probability=table.probability[row],
-                outcome_r=table.outcomes(row),
-                cost_r=table.cost_r[row],
-                impact_r=table.impact_r[row],
-                volatility_ratio=table.volatility_ratio[row],
-                settled_kelly=table.settled_kelly[row],
-                settled_optimal=table.settled_optimal[row],
-                k=table.k,
-                base_risk=table.base_risk,
-            )
+            one = slice(own, own + 1)
+            situation = table.situation(row, observation[one], mask[one], largest[one])
             proposed[own] = policy.size(situation)[0]
         size = multiplier[:, i]
         for snap in {policy.snaps for policy in policies}:

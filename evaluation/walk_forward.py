@@ -41,7 +41,7 @@ class Fit(Protocol):
 
     def __call__(self, number: int, train: Integers, test: Integers, seed: int) -> Fold:
         """The fold `number` from 0 on. Nothing but `train` and what is known at each tested signal may shape
-        it; tables of all folds share k and the base risk.
+        it; tables of all folds share the base risk.
         """
         ...
 

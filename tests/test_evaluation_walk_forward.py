@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from envs.guardrails import Limits
+from envs.rewards import utility
 from envs.signal_table import SignalTable
 from evaluation.backtest import run
 from evaluation.walk_forward import SAME_EXPOSURE, Fold, bounds, median_of, walk_forward
@@ -117,14 +118,34 @@ def test_a_sizer_that_lacks_a_fold_is_left_out_of_all(fits: Fits, asked: int) ->
     assert [path.name for path in tested.paths] == ["rule 1x", "meta-label plug-in"]
 
 
-def test_folds_with_other_utilities_are_refused() -> None:
-    class Drifting(Fits):
+class Drifting(Fits):
+    """Each fold is one more averse to risk than the one before."""
+
+    def __call__(self, number: int, train: np.ndarray, test: np.ndarray, seed: int) -> Fold:
+        made = super().__call__(number, train, test, seed)
+        k = 8.0 + number
+        return replace(made, table=replace(made.table, k=k), late=replace(made.late, k=k))
+
+
+def test_each_fold_counts_in_its_own_risk_aversion() -> None:
+    tested = walk_forward(rows(), Drifting(), Limits(), 28.0, SEEDS)
+    path, table = tested.baselines[0], tested.table
+    assert np.array_equal(table.k, 8.0 + tested.fold)
+    r = path.net_r / np.maximum(path.multiplier, 1e-9)
+    assert path.utility == pytest.approx(utility(path.multiplier, r, 8.0 + tested.fold, 0.01))
+    last = tested.fold == 4
+    alone = table.take(np.flatnonzero(last)).utility_of(path.multiplier[last], slice(None), realised=False)
+    assert path.expected[last] == pytest.approx(alone, abs=1e-12)
+
+
+def test_folds_of_another_base_risk_are_refused() -> None:
+    class Riskier(Fits):
         def __call__(self, number: int, train: np.ndarray, test: np.ndarray, seed: int) -> Fold:
             made = super().__call__(number, train, test, seed)
-            return replace(made, table=replace(made.table, k=made.table.k + number))
+            return replace(made, table=replace(made.table, base_risk=0.01 * (1 + number)))
 
-    with pytest.raises(DataError, match="k and base_risk"):
-        walk_forward(rows(), Drifting(), Limits(), 28.0, SEEDS)
+    with pytest.raises(DataError, match="base_risk"):
+        walk_forward(rows(), Riskier(), Limits(), 28.0, SEEDS)
 
 
 def test_tables_with_other_outcome_bins_are_joined_with_impossible_ones() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 import tuning.evaluate
 from evaluation.locked_test import key_of, looks
@@ -145,6 +146,13 @@ def test_a_version_that_is_not_there_and_a_search_that_is_not_its_own_are_refuse
     opened = registered(home, 1)
     with pytest.raises(ConfigError, match="experiment"):
         evaluate(Request(CONFIG, opened, experiment="never-run"), home, Listener())
+
+
+def test_the_same_evaluation_runs_once_at_a_time(trained: tuple[Path, Evaluation]) -> None:
+    home, _ = trained
+    (folder,) = (path for path in (home / "evaluations").iterdir() if path.is_dir())
+    with FileLock(folder.with_suffix(".lock")), pytest.raises(ConfigError, match="being evaluated"):
+        evaluate(Request(CONFIG), home, Listener())
 
 
 def test_a_sizer_with_too_few_trades_is_left_out_and_the_page_says_so(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 import tuning.folds
+from envs.guardrails import Limits
+from evaluation.backtest import run
 from evaluation.walk_forward import Fold, bounds
 from market.errors import DataError
 from market.synthetic import regimes
+from policies.hybrid import Network
 from signals.late_entry import late_entry
 from signals.outcomes import label, pool
 from signals.rules import checked, rule
@@ -80,13 +83,12 @@ def test_a_late_table_has_the_same_signals_and_other_outcomes(
     assert not np.array_equal(fold.table.gross_r, fold.late.gross_r)
 
 
-def test_what_is_finished_is_not_fitted_again_and_k_is_that_of_the_first_fold(
+def test_what_is_finished_is_not_fitted_again_and_k_is_each_folds_own(
     trades: tuple[Trades, Trades], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, (fits, rows) = fold_0(*trades, tmp_path)
     second = fits(1, *rows[1], seed=0)
-    assert second.table.k == first.table.k
-    assert fits.outcomes(1).k_from == "set in the configuration"
+    assert second.table.k == fits.outcomes(1).k != first.table.k
 
     def refuse(*_: object) -> None:
         raise AssertionError("fitted again")
@@ -126,3 +128,41 @@ def test_too_few_trades_for_an_outcome_model_are_refused(
     rows = bounds(made.signal_time, made.exit_time, 5)
     with pytest.raises(DataError, match="at least 100"):
         fits(0, *rows[0], seed=0)
+
+
+def test_each_seed_trains_on_the_fold_once_and_is_chosen_on_its_select_part(
+    trades: tuple[Trades, Trades], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tuning.sizer
+
+    made, late = trades
+    config = parse({"algo": "dqn", "folds": 2, "least_trades": 50})
+    told: list[str] = []
+    asked: list[tuple[int, int]] = []
+
+    class Follower(Nobody):
+        def stage(self, name: str, note: str, *, resumed: bool) -> None:
+            told.append(f"{name} {note[:6]} {resumed}")
+
+    def train_sizer(train: Any, select: Any, given: TrainConfig, folder: Path, progress: Any) -> Any:
+        assert train.exit_time.max() < select.time.min()
+        asked.append((given.seed, len(train)))
+        weights = (np.zeros((6, 12), dtype=np.float32),)
+        biases = (np.eye(6, dtype=np.float32)[given.seed],)
+        ones = np.ones(12, dtype=np.float32)
+        return Network(0 * ones, ones, weights, biases), [(1_000, 0.5)]
+
+    monkeypatch.setattr(tuning.sizer, "train_sizer", train_sizer)
+    rows = bounds(made.signal_time, made.exit_time, 5, least_train=125)
+    for _ in range(2):
+        fits = FoldFits(made, late, config, RunFolder(tmp_path), Follower(), learns=True)
+        sizes = []
+        for seed in (1, 3):
+            fold = fits(0, *rows[0], seed=seed)
+            assert fold.learned is not None
+            path = run(fold.learned, fold.table, Limits(max_exposure=1.0, max_daily_risk=1.0), 28.0)
+            sizes.append(set(path.multiplier.tolist()))
+        assert sizes == [{0.25}, {1.0}]
+    assert [seed for seed, _ in asked] == [1, 3]
+    assert {count for _, count in asked} == {len(training_parts(made, rows[0][0], config, learns=True)[0])}
+    assert told == ["fold 1 seed 1 False", "fold 1 seed 3 False", "fold 1 seed 1 True", "fold 1 seed 3 True"]

@@ -5,14 +5,15 @@ Knows nothing of terminals.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from evaluation.evaluation_page import Page, Part, write_evaluation
 from evaluation.findings import PLUG_IN, Findings, FoldRow, SeedRow, by_fold, by_seed, find
@@ -20,7 +21,7 @@ from evaluation.gate import Criterion, Figures, criteria, evidence, judge
 from evaluation.locked_test import key_of, looks, record_look
 from evaluation.walk_forward import WalkForward, bounds, walk_forward
 from features.spec import fingerprint
-from market.errors import InputError
+from market.errors import ConfigError, InputError
 from mlops.evidence import Evidence, Verdict
 from mlops.versions import read_export
 from policies.bundle import PolicyBundle, open_bundle
@@ -167,7 +168,7 @@ def evaluate(request: Request, home: Path, listener: Listener) -> Evaluation:
         "algorithm": config.algo,
         "seeds": list(walked.tested.seeds) or "none: nothing is trained",
         "folds": len(folds),
-        "k": f"{walked.tested.table.k:.4g}, {walked.fits.outcomes(0).k_from}",
+        "k by fold": [round(walked.fits.outcomes(number).k, 2) for number in range(len(folds))],
         "costs": config.costs.model_dump(),
         "limits": config.limits.model_dump(),
         "search": None if experiment is None else experiment.name,
@@ -215,7 +216,7 @@ def _walk(request: Request, seen: Study, home: Path, listener: Listener) -> _Wal
         )
         listener.warning(left_out)
     learns = config.algo != "plugin" and not small
-    key = [config.digest(), request.folds, seen.digests, fingerprint(), learns]
+    key = [config.digest(), request.folds, seen.digests, fingerprint(), revision(), learns]
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     folder = RunFolder(home / FOLDER / name, config.model_dump(mode="json"))
     fits = FoldFits(trades, late, config, folder, listener, learns)
@@ -223,7 +224,7 @@ def _walk(request: Request, seen: Study, home: Path, listener: Listener) -> _Wal
     def told(number: int, seed: int) -> None:
         listener.working(f"fold {number + 1}", 0, 0)
 
-    with _ray(config, learns):
+    with _alone(folder), _ray(config, learns):
         tested = walk_forward(rows, fits, config.limits, config.session.days, _seeds(request), told)
     signals = ", ".join(f"{int(np.sum(tested.fold == number)):,}" for number in range(len(rows)))
     listener.stage("walk-forward", f"{len(rows)} folds tested on {signals} signals", resumed=False)
@@ -236,10 +237,9 @@ def _final(
     config, fits = request.config, walked.fits
     if request.opened is not None:
         return final_of_bundle(request.opened.bundle, champion and champion.bundle, seen, config)
-    settled = config.model_copy(update={"k": walked.tested.table.k})
     folder = fits.folder.within("final", config.model_dump(mode="json"))
-    whole = FoldFits(seen.trades, seen.late, settled, folder, listener, fits.learns)
-    with _ray(config, fits.learns):
+    whole = FoldFits(seen.trades, seen.late, config, folder, listener, fits.learns, "before it")
+    with _alone(fits.folder), _ray(config, fits.learns):
         return final_of_configuration(whole, seen, _seeds(request))
 
 
@@ -285,6 +285,23 @@ def _check_bars(opened: Opened, seen: Study) -> None:
 
 def _seeds(request: Request) -> range:
     return range(request.config.seed, request.config.seed + request.seeds)
+
+
+@contextmanager
+def _alone(folder: RunFolder) -> Iterator[None]:
+    """Nobody else evaluates the same during the block; ConfigError where somebody does."""
+    folder.folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.folder.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            "evaluation", folder.name, "the same is being evaluated: wait for its end, or stop it"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _ray(config: TrainConfig, learns: bool) -> AbstractContextManager[None]:

@@ -78,7 +78,7 @@ def final_of_bundle(
 def final_of_configuration(fits: FoldFits, study: Study, seeds: Sequence[int]) -> FinalTest:
     """Trained once more with each seed on all trades before the locked part; the median seed is the subject.
 
-    `fits`: of all trades, its k settled.
+    `fits`: of all trades.
     """
     config = fits.config
     folds = [fits(0, study.open, study.locked, seed) for seed in (seeds if fits.learns else seeds[:1])]

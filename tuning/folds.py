@@ -5,7 +5,7 @@ Everything is fitted on the fold's training trades alone. Knows nothing of how f
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from market.splits import walk_forward
 from policies.baselines import baselines
 from policies.decision import Policy
 from policies.hybrid import FineTunedPolicy, Network, TierPolicy
-from policies.planned import planned
+from policies.planned import PlannedPlugIn, planned
 from signals.trades import Trades
 from tuning.config import TrainConfig
 from tuning.prepare import OutcomeFit, Prepared, Split, fit_outcomes, tables
@@ -37,13 +37,21 @@ class FoldListener(Protocol):
         ...
 
 
+class _Fitted(NamedTuple):
+    """What all seeds of a fold share."""
+
+    outcomes: OutcomeFit
+    prepared: Prepared
+    late: SignalTable
+    ahead: PlannedPlugIn
+
+
 @dataclass
 class FoldFits:
     """The `evaluation.walk_forward.Fit` of a configuration on `trades`.
 
-    What is finished is kept in `folder` and not done again. k is the configuration's, or else what fold 0
-    calibrates: a preference, not an estimate, so that the utilities of all folds have one unit. With `learns`
-    false no sizer is trained, and outcome models learn from the select share too.
+    What is finished is kept in `folder` and not done again. With `learns` false no sizer is trained, and
+    outcome models learn from the select share too.
     """
 
     trades: Trades  # in time order
@@ -52,50 +60,43 @@ class FoldFits:
     folder: RunFolder
     listener: FoldListener
     learns: bool
-    _known: dict[int, tuple[OutcomeFit, Prepared, SignalTable]] = field(default_factory=dict, init=False)
+    title: str | None = None  # what the listener is told of, in place of the fold's number
+    _known: dict[int, _Fitted] = field(default_factory=dict, init=False)
 
     def __call__(self, number: int, train: Integers, test: Integers, seed: int) -> Fold:
         """See `Fit`."""
-        _, prepared, late = self._prepared(number, train, test)
-        learned = self._learned(number, prepared, seed) if self.learns else None
-        ahead = planned(prepared.train, self.config.limits)
-        return Fold(prepared.test, late, (*baselines(seed), ahead), learned)
+        fitted = self._fitted(number, train, test)
+        learned = self._learned(number, fitted.prepared, seed) if self.learns else None
+        return Fold(fitted.prepared.test, fitted.late, (*baselines(seed), fitted.ahead), learned)
 
     def outcomes(self, number: int) -> OutcomeFit:
         """The outcome model of a fold that was fitted."""
-        return self._known[number][0]
+        return self._known[number].outcomes
 
-    def _prepared(
-        self, number: int, train: Integers, test: Integers
-    ) -> tuple[OutcomeFit, Prepared, SignalTable]:
+    def _fitted(self, number: int, train: Integers, test: Integers) -> _Fitted:
         if number not in self._known:
             # Of what comes after the test nothing is looked at, not even to be left out.
             seen = np.arange(int(test[-1]) + 1)
             trades, late = self.trades.take(seen), self.late.take(seen)
             parts = Split(*training_parts(self.trades, train, self.config, self.learns), test)
             stage = f"fold-{number}"
-            config = self._of_fold(number)
             if not self.folder.done(stage):
-                fit = fit_outcomes(trades, parts, config)
+                fit = fit_outcomes(trades, parts, self.config)
                 arrays, facts = fit.to_files()
                 self.folder.write(stage, arrays, facts)
             fit = OutcomeFit.from_files(
                 lambda name: self.folder.arrays(stage, name), self.folder.facts(stage)
             )
-            prepared = tables(trades, parts, fit, config)
-            self._known[number] = fit, prepared, tables(late, parts, fit, config).test
+            prepared = tables(trades, parts, fit, self.config)
+            ahead = planned(prepared.train, self.config.limits)
+            self._known[number] = _Fitted(fit, prepared, tables(late, parts, fit, self.config).test, ahead)
         return self._known[number]
-
-    def _of_fold(self, number: int) -> TrainConfig:
-        """The fold's configuration: k is settled in fold 0."""
-        k = self._known[0][0].k if number else self.config.k
-        return self.config.model_copy(update={"k": k})
 
     def _learned(self, number: int, prepared: Prepared, seed: int) -> Policy:
         from tuning.sizer import train_sizer  # Ray and torch are slow to import
 
         stage = f"fold-{number}-seed-{seed}"
-        config = self._of_fold(number).model_copy(update={"seed": seed})
+        config = self.config.model_copy(update={"seed": seed})
         resumed = self.folder.done(stage)
         if not resumed:
             work, progress = self.folder.work(stage), self.listener.progress
@@ -112,7 +113,8 @@ class FoldFits:
             self.folder.write(stage, arrays, facts)
         steps, score = self.folder.facts(stage)["curve"][-1]
         note = f"{len(prepared.train):,} trades, {steps:,} steps, {score:+.4f} R expected per signal"
-        self.listener.stage(f"fold {number + 1}", f"seed {seed}: {note}", resumed=resumed)
+        title = self.title or f"fold {number + 1}"
+        self.listener.stage(title, f"seed {seed}: {note}", resumed=resumed)
         tiers = TierPolicy(Network.from_arrays(self.folder.arrays(stage, "tiers")))
         band = self.folder.facts(stage)["band"]
         if band is None:

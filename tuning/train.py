@@ -7,7 +7,8 @@ terminals: what happens is told to a `Listener`.
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -44,6 +45,8 @@ from signals.trades import Trades, pool
 from tuning.artifacts import bars_from_arrays, bars_to_arrays, trades_from_arrays, trades_to_arrays
 from tuning.config import TrainConfig
 from tuning.examples import Example, newest_signal
+from tuning.journal_data import NEEDS_BARS, is_journal, journaled
+from tuning.mirror import Mirror, recall
 from tuning.prepare import (
     OutcomeFit,
     Prepared,
@@ -114,7 +117,9 @@ class Training:
 
     def __init__(self, config: TrainConfig, run: RunFolder, home: Path, listener: Listener) -> None:
         self.config, self.folder, self.home, self.listener = config, run, home, listener
+        self.mirror = Mirror(home, run.folder, listener.warning)
         self.tags: dict[str, str] = {}  # what else the registry is told
+        self.journaled = is_journal(config.data)
         self.status: Status = "STAGING"  # that it is registered with
         self.seeds: tuple[int, ...] = (config.seed,)  # all that are trained beside this one, itself included
         self._compared: tuple[Comparison, list[Walk], Prepared] | None = None
@@ -123,6 +128,8 @@ class Training:
         """Run the mode's stages in order; ConfigError for an unknown mode."""
         if mode not in MODES:
             raise ConfigError("--mode", mode, f"give one of {', '.join(MODES)}")
+        if self.journaled and MODES[mode][-1] in NEEDS_BARS:
+            raise ConfigError("--mode", mode, "needs bars: give --data that holds some, not a journal")
         self.finish(MODES[mode])
         return self.result()
 
@@ -137,7 +144,11 @@ class Training:
             resumed = self.folder.done(stage)
             if not resumed:
                 self.listener.working(stage, 0, 0)
-                getattr(self, f"_{stage}")()
+                if self.journaled and stage in NEEDS_BARS:
+                    self.folder.write(stage, {}, {"note": "left out: it needs bars, a journal holds none"})
+                else:
+                    getattr(self, f"_{stage}")()
+            self.mirror.stage(stage)
             self.listener.stage(stage, self.folder.facts(stage)["note"], resumed=resumed)
 
     def result(self) -> Result:
@@ -156,6 +167,12 @@ class Training:
     # --- stages ---
 
     def _load(self) -> None:
+        if self.journaled:
+            history, facts, notes = journaled(self.config.data, self.config.costs)
+            for note in notes:
+                self.listener.warning(note)
+            self.folder.write("load", {"trades": trades_to_arrays(history.trades)}, facts)
+            return
         markets = load(self.config.data)
         for bars in markets:
             if len(bars) < WARMUP:
@@ -170,6 +187,10 @@ class Training:
         )
 
     def _features(self) -> None:
+        if self.journaled:
+            note = "31 features of each signal, as journaled"
+            self.folder.write("features", {}, {"note": note, "fingerprint": fingerprint()})
+            return
         markets = self._markets()
         pipeline = FeaturePipeline()
         arrays = {f"features-{i:04d}": {"features": pipeline.matrix(bars)} for i, bars in enumerate(markets)}
@@ -179,13 +200,7 @@ class Training:
         )
 
     def _outcomes(self) -> None:
-        parts = []
-        chosen = rule(self.config.rule)
-        for bars, name in zip(self._markets(), self.folder.names("features"), strict=True):
-            matrix = self.folder.arrays("features", name)["features"]
-            signals = checked(chosen.generate(bars), bars)
-            parts.append(label(bars, signals, self.config.costs, matrix))
-        trades = pool(parts)
+        trades, source = self._settled()
         rows = split(trades, self.config)
         if len(rows.train) < self.config.advised_trades:
             self.listener.warning(
@@ -193,7 +208,7 @@ class Training:
                 "read small differences between sizers as noise"
             )
         counts = {"train": len(rows.train), "select": len(rows.select), "test": len(rows.test)}
-        note = f"{len(trades):,} trades of {chosen.name}: " + ", ".join(
+        note = f"{len(trades):,} trades of {source}: " + ", ".join(
             f"{n:,} {part}" for part, n in counts.items()
         )
         self.folder.write(
@@ -202,7 +217,7 @@ class Training:
                 "trades": trades_to_arrays(trades),
                 "split": {"train": rows.train, "select": rows.select, "test": rows.test},
             },
-            {"note": note, "counts": counts, "dropped": trades.dropped._asdict(), "rule": chosen.name},
+            {"note": note, "counts": counts, "dropped": trades.dropped._asdict(), "rule": source},
         )
 
     def _outcome_model(self) -> None:
@@ -279,6 +294,7 @@ class Training:
         bundle = self._bundle(trades, rows, fit, prepared, network, tuned)
         digest = bundle.save(self.home / "bundles")
         open_bundle(self.home / "bundles", digest)
+        self.mirror.bundle(self.home / "bundles", digest)
         facts: dict[str, Any] = {
             "note": f"bundle {digest[:12]}",
             "bundle": digest,
@@ -320,7 +336,7 @@ class Training:
         won = net_r(1.0, test.gross_r, test.cost_r, test.impact_r) > 0.0
         curve = self.folder.facts("sizer")["curve"]
         learning = LearningCurve(*np.array(curve, dtype=np.float64).T) if curve else None
-        found = self.folder.facts("predictor")["reports"] if self.folder.done("predictor") else {}
+        found = self.folder.facts("predictor").get("reports", {}) if self.folder.done("predictor") else {}
         write_html(
             comparison,
             paths,
@@ -341,7 +357,7 @@ class Training:
         digest = self.folder.facts("sizer")["bundle"]
         tags: dict[str, Any] = {
             "data": self.config.data,
-            "rule": self.config.rule,
+            "rule": self._rule(),
             "algo": self.config.algo,
             "seed": self.config.seed,
             "revision": revision(),
@@ -352,6 +368,7 @@ class Training:
         if self.folder.done("evaluate"):
             comparison = self.folder.facts("evaluate")["comparison"]
             tags |= {"headline": comparison["headline"], "verdict": comparison["verdict"]}
+        open_bundle(self.home / "bundles", digest)  # fetched, where the run was begun on another machine
         self._baseline(digest)  # before the version is there: what is registered can be watched
         data = json.dumps(self.folder.facts("load")["digests"], sort_keys=True)
         lineage = Lineage(
@@ -390,7 +407,7 @@ class Training:
         baseline(digest, self.config.data, markets, signals, (results, f"{part} part")).save(self.home)
 
     def example(self) -> Example:
-        """The newest signal of the run's data, as a request."""
+        """The newest signal of the run's bars, as a request."""
         return newest_signal(self._markets(), self._trades()[0])
 
     # --- what finished stages hold ---
@@ -401,7 +418,25 @@ class Training:
         return tables(trades, rows, self._outcome_fit(), self.config)
 
     def _markets(self) -> tuple[Bars, ...]:
+        if self.journaled:
+            return ()
         return tuple(bars_from_arrays(self.folder.arrays("load", name)) for name in self.folder.names("load"))
+
+    def _settled(self) -> tuple[Trades, str]:
+        """All outcomes that are known, and the name of the rule that gave the signals."""
+        if self.journaled:
+            return trades_from_arrays(self.folder.arrays("load", "trades")), self._rule()
+        parts = []
+        chosen = rule(self.config.rule)
+        for bars, name in zip(self._markets(), self.folder.names("features"), strict=True):
+            matrix = self.folder.arrays("features", name)["features"]
+            signals = checked(chosen.generate(bars), bars)
+            parts.append(label(bars, signals, self.config.costs, matrix))
+        return pool(parts), chosen.name
+
+    def _rule(self) -> str:
+        """The signal rule, or the strategy of the signals journaled."""
+        return str(self.folder.facts("load")["rule"]) if self.journaled else self.config.rule
 
     def _trades(self) -> tuple[Trades, Split]:
         rows = self.folder.arrays("outcomes", "split")
@@ -416,9 +451,10 @@ class Training:
             return None, []
         from tuning.sizer import train_sizer  # Ray and torch are slow to import: only this stage needs them
 
-        return train_sizer(
-            prepared.train, prepared.select, self.config, self.folder.work("sizer"), self.listener.progress
-        )
+        with self._copied():
+            return train_sizer(
+                prepared.train, prepared.select, self.config, self.folder.work("sizer"), self._progress
+            )
 
     def _fine_tune(self, prepared: Prepared, network: Network) -> "FineTune | None":
         if self.config.algo != "dqn+ppo":
@@ -427,7 +463,21 @@ class Training:
 
         tables = prepared.train, prepared.select
         folder = self.folder.work("sizer") / "fine_tune"
-        return fine_tune(*tables, network, self.config, folder, self.listener.progress)
+        with self._copied():
+            return fine_tune(*tables, network, self.config, folder, self._progress)
+
+    @contextmanager
+    def _copied(self) -> Iterator[None]:
+        """Copy what a training wrote that was asked to end."""
+        try:
+            yield
+        except SystemExit:
+            self.mirror.checkpoint(last=True)
+            raise
+
+    def _progress(self, done: int, total: int, score: float) -> None:
+        self.mirror.checkpoint()
+        self.listener.progress(done, total, score)
 
     def _bundle(
         self,
@@ -442,7 +492,7 @@ class Training:
         meta = BundleMeta(
             algo=config.algo,
             feature_fingerprint=fingerprint(),
-            rule=config.rule,
+            rule=self._rule(),
             symbols=trades.symbols,
             costs=config.costs.model_dump(),
             base_risk=config.limits.base_risk,
@@ -498,6 +548,7 @@ def start(config: TrainConfig, home: Path, listener: Listener, *, resume: bool) 
     rule(config.rule)  # a misspelt one is told at once, not after the stages before it
     digest = config.digest()
     if resume:
+        recall(home, digest)
         run = RunFolder.latest(home, digest)
         _check_features(run)
         return Training(config, run, home, listener)
