@@ -50,8 +50,6 @@ def drift(
 
     from evaluation.drift_page import print_drift, write_drift
     from mlops.alerts import Webhook
-    from mlops.drift import unwatched
-    from mlops.drift_baseline import NoBaseline, open_baseline
     from mlops.drift_metrics import write_metrics
 
     if data is not None and journal is not None:
@@ -59,17 +57,8 @@ def drift(
     place = home()
     told = place / "drift" / "told.json"
     hook = None if webhook is None else Webhook(webhook, told, cooldown * 3600.0)
-    chosen = _version(version)
-    try:
-        baseline = open_baseline(place, chosen.digest)
-    except NoBaseline as reason:
-        report = unwatched(chosen.digest, "journal" if data is None else "bars", reason)
-    else:
-        report = (
-            _of_journal(chosen, baseline, journal, window)
-            if data is None
-            else _of_bars(chosen, baseline, data, window)
-        )
+    chosen = watched(version)
+    report = checked(chosen, data, journal, window)
     print_drift(report, console)
     page = place / "reports" / f"drift-{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{chosen.digest[:8]}.html"
     write_drift(report, page)
@@ -82,6 +71,22 @@ def drift(
         summary |= {"version": chosen.version, "status": chosen.status, "page": str(page)}
         console.print(hook.tell(f"{chosen.digest} {' '.join(report.kinds)}", summary), markup=False)
     raise typer.Exit(1)
+
+
+def checked(
+    chosen: "ModelVersion", data: str | None, journal: str | None = None, window: int | None = None
+) -> "DriftReport":
+    """What comes in, bars of `data` or else what the journal holds, beside the version's training rows."""
+    from mlops.drift import unwatched
+    from mlops.drift_baseline import NoBaseline, open_baseline
+
+    try:
+        baseline = open_baseline(home(), chosen.digest)
+    except NoBaseline as reason:
+        return unwatched(chosen.digest, "journal" if data is None else "bars", reason)
+    if data is None:
+        return _of_journal(chosen, baseline, journal, window)
+    return _of_bars(chosen, baseline, data, window)
 
 
 def _of_bars(chosen: "ModelVersion", baseline: "Baseline", data: str, window: int | None) -> "DriftReport":
@@ -111,7 +116,7 @@ def _of_journal(
     return check(baseline, observed, signal_window=window or SIGNAL_WINDOW)
 
 
-def _version(number: int | None) -> "ModelVersion":
+def watched(number: int | None) -> "ModelVersion":
     """The version of that number; without one what is in production, else in staging."""
     from mlops.registry import read_export
 

@@ -99,7 +99,11 @@ def promote(
     from mlops.evidence import Evidence, newest
 
     registry = _registry()
-    digest = registry.version(version).digest
+    chosen = registry.version(version)
+    if chosen.status == "PRODUCTION":
+        console.print(f"version {version} is in PRODUCTION already; nothing was changed")
+        return
+    digest = chosen.digest
     support = None if evidence is None else Evidence.load(evidence, digest)
     if support is None and override is None:
         support = newest(home() / "evidence", digest)
