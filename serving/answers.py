@@ -67,6 +67,12 @@ class SizingAnswer(Strict):
     )
 
 
+class BatchAnswer(Strict):
+    """The sizes of a batch."""
+
+    answers: list[SizingAnswer] = Field(description="one for each request, in the order given")
+
+
 class FeaturesAnswer(Strict):
     """The features at the last bar."""
 

@@ -26,6 +26,7 @@ from market.bars import Bars, symbol_name
 from market.errors import DataError
 
 MOST_BARS: Final = 5000
+MOST_REQUESTS: Final = 1024  # of a batch
 MOST_CONTEXT: Final = 64  # entries of a narrative's context
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST, LATEST = EPOCH, datetime(2261, 1, 1, tzinfo=UTC)  # what 64-bit nanoseconds hold
@@ -254,6 +255,16 @@ class SizingRequest(Strict):
     )
     limits: Annotated[TighterLimits | None, BeforeValidator(_plain_numbers)] = Field(
         default=None, description="only ever tighter than the operator's; a looser value changes nothing"
+    )
+
+
+class SizingBatch(Strict):
+    """Signals to be sized at once: all are answered and journaled, or none."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"requests": [SIZING_EXAMPLE]}]})
+
+    requests: Annotated[list[SizingRequest], Field(min_length=1, max_length=MOST_REQUESTS)] = Field(
+        description="each as POST / takes it, none knowing of the others"
     )
 
 

@@ -6,25 +6,33 @@ Knows nothing of Ray or HTTP: the arithmetic is the sizer's, the record the jour
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from features.spec import FEATURE_NAMES, fingerprint
 from journal.records import AccountSnapshot, BarsSeen, DecisionRecord, SignalRecord, signal_id
+from journal.store import Entry
 from market.bars import Bars, iso
-from market.errors import DataError
+from market.errors import DataError, InputError
 from policies.bundle import open_bundle
 from serving.desk import Deployed, Desk, journaled
 from serving.limits_file import LimitsFolder
 from serving.position_sizer import PositionSizer, feature_row
-from serving.schemas import Signal, SizingRequest, bars_of
+from serving.schemas import Signal, SizingBatch, SizingRequest, bars_of
 
 Floats = npt.NDArray[np.float64]
 
 NO_STATUS: Final = "no registry status"
 REFUSED: Final = "the model was refused"
+
+
+class _Sized(NamedTuple):
+    """An answer, and what must be journaled before it is given."""
+
+    answer: dict[str, Any]
+    entries: list[Entry]
 
 
 class SizingDesk(Desk):
@@ -59,6 +67,25 @@ class SizingDesk(Desk):
 
     def decide(self, request: SizingRequest) -> dict[str, Any]:
         """The answer to `request`, already journaled; Unavailable where it cannot be journaled."""
+        sized = self._size(request)
+        journaled(self.journal, sized.entries)
+        return sized.answer
+
+    def decide_all(self, batch: SizingBatch) -> list[dict[str, Any]]:
+        """The answers to all requests, already journaled in one transaction: all of them or none.
+
+        What is refused names the request by its number, from 0.
+        """
+        sized = []
+        for number, request in enumerate(batch.requests):
+            try:
+                sized.append(self._size(request))
+            except InputError as error:
+                raise DataError(f"requests.{number}.{error.field}", error.value, error.mend) from error
+        journaled(self.journal, [entry for one in sized for entry in one.entries])
+        return [one.answer for one in sized]
+
+    def _size(self, request: SizingRequest) -> _Sized:
         started = time.perf_counter()
         signal, account = request.signal, request.account
         row, bars = request.market.feature_row(), None
@@ -90,8 +117,8 @@ class SizingDesk(Desk):
             **details,
         )
         decision_id = str(uuid.uuid4())
-        journaled(self.journal, [record.to_entry(decision.signal_id), decision.to_entry(decision_id)])
-        return {"decision_id": decision_id, **details}
+        entries = [record.to_entry(decision.signal_id), decision.to_entry(decision_id)]
+        return _Sized({"decision_id": decision_id, **details}, entries)
 
     def health(self) -> dict[str, Any]:
         """See `Desk.health`."""
