@@ -9,6 +9,7 @@ import cli.data
 import cli.demo
 import cli.drift
 import cli.journal
+import cli.off_policy
 import cli.registry
 import cli.retrain
 import cli.serving
@@ -22,7 +23,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (cli.training, cli.data, cli.serving, cli.demo, cli.retrain, cli.journal, cli.drift):
+for group in (
+    cli.training,
+    cli.data,
+    cli.serving,
+    cli.demo,
+    cli.retrain,
+    cli.journal,
+    cli.drift,
+    cli.off_policy,
+):
     app.add_typer(group.app)
 app.add_typer(cli.registry.app, name="registry")
 

@@ -14,12 +14,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks._budget import hammer
 from benchmarks._journal_writers import Load, lost_after_kill, rate
 from journal.store import Journal
 
 PROCESSES: Final = 2
 THREADS: Final = 16  # requests that a replica answers at once
 KILLED: Final = 4
+HAMMERING: Final = 4
 
 
 def say(text: str) -> None:
@@ -62,6 +64,14 @@ def kills(folder: Path, rounds: int) -> dict[str, Any]:
     return {"acknowledged": acknowledged, "lost_after_kill": lost + faults}
 
 
+def budget(folder: Path, seconds: float) -> dict[str, Any]:
+    """What processes that hammer one account's risk budget after another got beyond it."""
+    found = hammer(seconds, HAMMERING, f"sqlite:///{folder}/budget.db")
+    said = f"{found.granted:,} trades granted, {found.refused:,} refused, {found.accounts:,} accounts"
+    say(f"risk budget: {said}, overspent by {found.overspent}")
+    return {"overspent": found.overspent, "budgeted_trades": found.granted}
+
+
 def main() -> None:
     """Run all measurements and print their figures as one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -69,6 +79,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     with tempfile.TemporaryDirectory() as name:
         figures = speed(Path(name), 4.0 if quick else 20.0) | kills(Path(name), 1 if quick else 5)
+        figures |= budget(Path(name), 5.0 if quick else 30.0)
     print(json.dumps(figures))
 
 

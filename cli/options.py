@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 DataOption = Annotated[
     str | None,
     typer.Option(
-        "--data", help="CSV or Parquet path, database URL, sample:NAME[,NAME...] or synthetic:regimes?bars=N"
+        "--data",
+        help="CSV or Parquet path, database URL, sample:NAME[,...], synthetic:regimes?bars=N or journal:URL",
     ),
 ]
 ConfigOption = Annotated[

@@ -20,14 +20,14 @@ LEAST_DAYS: Final = 20  # with fewer, resampled days say nothing of the days tha
 
 
 def interval(
-    d: Floats, days: Integers, replications: int, seed: int
+    d: Floats, days: Integers, replications: int, seed: int, weights: Floats | None = None
 ) -> tuple[float, float] | tuple[None, None]:
     """The 95 % percentile interval of the mean of d float64[n]; None, None with fewer than 20 days.
 
     Signals of one day share its news and the account's daily budget, so they are drawn together: `days`
-    int64[n] says which.
+    int64[n] says which. With `weights` float64[n] >= 0 it is that of the weighted mean, weights drawn too.
     """
-    means = _means(d, days, replications, seed)
+    means = _means(d, days, replications, seed, weights)
     if means is None:
         return None, None
     low, high = np.quantile(means, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0])
@@ -40,15 +40,19 @@ def lower_bound(d: Floats, days: Integers, replications: int, seed: int) -> floa
     return None if means is None else float(np.quantile(means, 1.0 - LEVEL))
 
 
-def _means(d: Floats, days: Integers, replications: int, seed: int) -> Floats | None:
-    _, of_day, counts = np.unique(days, return_inverse=True, return_counts=True)
-    totals = _by_day(d, of_day)
-    draws = resampled_days(
-        totals - np.mean(d) * counts, replications, seed
-    )  # busy days are not news in themselves
+def _means(
+    d: Floats, days: Integers, replications: int, seed: int, weights: Floats | None = None
+) -> Floats | None:
+    weight = np.ones(len(d)) if weights is None else weights
+    _, of_day = np.unique(days, return_inverse=True)
+    totals, sums = _by_day(weight * d, of_day), _by_day(weight, of_day)
+    news = totals - np.average(d, weights=weight) * sums  # busy days are not news in themselves
+    draws = resampled_days(news, replications, seed)
     if draws is None:
         return None
-    return np.asarray(totals[draws].sum(axis=1) / counts[draws].sum(axis=1))
+    drawn = sums[draws].sum(axis=1)
+    weighty = drawn > 0.0  # days that all weigh nothing have no mean
+    return np.asarray(totals[draws].sum(axis=1)[weighty] / drawn[weighty])
 
 
 def drawdown_p95(r: Floats, days: Integers, base_risk: float, replications: int, seed: int) -> float | None:

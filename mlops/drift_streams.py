@@ -14,17 +14,14 @@ import numpy.typing as npt
 from envs.guardrails import LARGEST_SIZE, NONE, TIERS, Account, Limits, allowed, bound
 from envs.observation import Situation, observe, review_window, session_left
 from envs.rewards import net_r, utility
-from envs.signal_table import signal_table
 from features.pipeline import FeaturePipeline
 from features.spec import FEATURE_NAMES, WARMUP
-from features.spec import index as feature_index
 from market.bars import Bars
 from policies.bundle import PolicyBundle
-from signals.fields import POOLED
 from signals.outcomes import Costs, label
 from signals.rules import rule
 from signals.signal_frame import checked
-from signals.trades import Trades, pool, trade_fields
+from signals.trades import Trades, pool
 
 Floats = npt.NDArray[np.float64]
 
@@ -103,26 +100,8 @@ def answered(
     `probability`: float64[n, J] of the outcome model where better is known than its own (training signals:
     by models that had not seen them). Sizes are those after the guardrail.
     """
-    meta, model = bundle.meta, bundle.outcome_model
-    fields = trade_fields(trades, bundle.ranks)
-    medians = [meta.volatility_median.get(name, meta.volatility_median[POOLED]) for name in trades.symbols]
-    atr_ratio = trades.features[:, feature_index("atr_ratio")]
-    table = signal_table(
-        time=trades.signal_time,
-        exit_time=trades.exit_time,
-        symbol=trades.symbol,
-        signal_fields=fields,
-        gross_r=trades.gross_r,
-        cost_r=trades.cost_r,
-        impact_r=trades.impact_r,
-        probability=model.probability(fields) if probability is None else probability,
-        outcome_r=model.outcome_r,
-        volatility_ratio=atr_ratio / np.array(medians)[trades.symbol],
-        out_of_distribution=bundle.support.outside(trades.features),
-        k=meta.k,
-        base_risk=meta.base_risk,
-        prior_win_rate=meta.prior_win_rate,
-    )
+    meta = bundle.meta
+    table = bundle.table_of(trades, probability=probability)
     limits = Limits(base_risk=meta.base_risk)
     room = np.full(len(table), LARGEST_SIZE)
     fresh = Account(*(np.full(len(table), value) for value in (1.0, 1.0, 0.0, 0.0, 0.0)))
@@ -132,7 +111,7 @@ def answered(
         mask=allowed(room, limits),
         cap=room,
         probability=table.probability,
-        outcome_r=model.outcome_r,
+        outcome_r=table.outcome_r,
         cost_r=table.cost_r,
         impact_r=table.impact_r,
         volatility_ratio=table.volatility_ratio,

@@ -23,7 +23,7 @@ from safetensors.numpy import save as save_tensors
 
 from envs.guardrails import Limits, allowed, bound
 from envs.observation import OBSERVATION_FIELDS, Situation
-from envs.signal_table import SignalTable
+from envs.signal_table import SignalTable, signal_table
 from features.spec import fingerprint
 from market.errors import InputError
 from policies.baselines import PlugIn
@@ -32,6 +32,7 @@ from policies.hybrid import FineTunedPolicy, Network, TierPolicy
 from policies.support import Support
 from signals.fields import VolatilityRanks
 from signals.outcome_model import OutcomeModel
+from signals.trades import Trades, trade_fields, volatility_ratio
 
 ARRAYS_FILE: Final = "policy.safetensors"
 META_FILE: Final = "bundle.json"
@@ -129,6 +130,35 @@ class PolicyBundle:
         if self.fine_tune is None or self.meta.fine_tune is None:
             return tiers
         return FineTunedPolicy(tiers, self.fine_tune, self.meta.fine_tune.band)
+
+    def table_of(
+        self,
+        trades: Trades,
+        base_risk: float | None = None,
+        probability: npt.NDArray[np.float64] | None = None,
+    ) -> SignalTable:
+        """Settled trades as this bundle sees them: its outcome model and scaling, its k and prior win rate.
+
+        `base_risk`: the bundle's own where absent. `probability`: float64[n, J] of the outcome model where
+        better is known than its own (training signals: by models that had not seen them).
+        """
+        fields = trade_fields(trades, self.ranks)
+        return signal_table(
+            time=trades.signal_time,
+            exit_time=trades.exit_time,
+            symbol=trades.symbol,
+            signal_fields=fields,
+            gross_r=trades.gross_r,
+            cost_r=trades.cost_r,
+            impact_r=trades.impact_r,
+            probability=self.outcome_model.probability(fields) if probability is None else probability,
+            outcome_r=self.outcome_model.outcome_r,
+            volatility_ratio=volatility_ratio(trades, self.meta.volatility_median),
+            out_of_distribution=self.support.outside(trades.features),
+            k=self.meta.k,
+            base_risk=self.meta.base_risk if base_risk is None else base_risk,
+            prior_win_rate=self.meta.prior_win_rate,
+        )
 
     def with_golden(self, table: SignalTable, signal_fields: npt.NDArray[np.float64]) -> "PolicyBundle":
         """This bundle with golden vectors computed on evenly spread rows of `table` (`signal_fields`:

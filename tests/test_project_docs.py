@@ -49,6 +49,10 @@ def test_the_rule_of_the_data_page_is_a_rule_and_does_not_look_ahead() -> None:
     assert analyse(bars, every_tenth, cuts=3).clean
 
 
+def test_the_budget_page_spends_what_it_says(tmp_path: Path) -> None:
+    assert run("budget.md", {"home": tmp_path})["used"].exposure == 0
+
+
 def test_the_data_page_names_every_built_in_rule() -> None:
     page = (ROOT / "docs" / "data.md").read_text()
     for name in rule_names():

@@ -19,7 +19,7 @@ from signals.calibration import calibration_report
 from signals.fields import POOLED, VolatilityRanks
 from signals.kelly import calibrate_k
 from signals.outcome_model import OutcomeModel, cross_fitted
-from signals.trades import Trades, trade_fields, trade_ranks
+from signals.trades import Trades, trade_fields, trade_ranks, volatility_ratio
 from tuning.config import TrainConfig
 
 Floats = npt.NDArray[np.float64]
@@ -165,9 +165,3 @@ def volatility_medians(train: Trades) -> dict[str, float]:
         if len(rows):
             medians[symbol] = float(np.median(rows))
     return medians
-
-
-def volatility_ratio(trades: Trades, medians: dict[str, float]) -> Floats:
-    """atr_ratio over its training median, float64[n]."""
-    typical = np.array([medians.get(symbol, medians[POOLED]) for symbol in trades.symbols])
-    return np.asarray(trades.features[:, feature_index("atr_ratio")] / typical[trades.symbol])

@@ -45,6 +45,7 @@ from signals.trades import Trades, pool
 from tuning.artifacts import bars_from_arrays, bars_to_arrays, trades_from_arrays, trades_to_arrays
 from tuning.config import TrainConfig
 from tuning.examples import Example, newest_signal
+from tuning.journal_data import NEEDS_BARS, is_journal, journaled
 from tuning.prepare import (
     OutcomeFit,
     Prepared,
@@ -116,6 +117,7 @@ class Training:
     def __init__(self, config: TrainConfig, run: RunFolder, home: Path, listener: Listener) -> None:
         self.config, self.folder, self.home, self.listener = config, run, home, listener
         self.tags: dict[str, str] = {}  # what else the registry is told
+        self.journaled = is_journal(config.data)
         self.status: Status = "STAGING"  # that it is registered with
         self.seeds: tuple[int, ...] = (config.seed,)  # all that are trained beside this one, itself included
         self._compared: tuple[Comparison, list[Walk], Prepared] | None = None
@@ -124,6 +126,8 @@ class Training:
         """Run the mode's stages in order; ConfigError for an unknown mode."""
         if mode not in MODES:
             raise ConfigError("--mode", mode, f"give one of {', '.join(MODES)}")
+        if self.journaled and MODES[mode][-1] in NEEDS_BARS:
+            raise ConfigError("--mode", mode, "needs bars: give --data that holds some, not a journal")
         self.finish(MODES[mode])
         return self.result()
 
@@ -138,7 +142,10 @@ class Training:
             resumed = self.folder.done(stage)
             if not resumed:
                 self.listener.working(stage, 0, 0)
-                getattr(self, f"_{stage}")()
+                if self.journaled and stage in NEEDS_BARS:
+                    self.folder.write(stage, {}, {"note": "left out: it needs bars, a journal holds none"})
+                else:
+                    getattr(self, f"_{stage}")()
             self.listener.stage(stage, self.folder.facts(stage)["note"], resumed=resumed)
 
     def result(self) -> Result:
@@ -157,6 +164,12 @@ class Training:
     # --- stages ---
 
     def _load(self) -> None:
+        if self.journaled:
+            history, facts, notes = journaled(self.config.data, self.config.costs)
+            for note in notes:
+                self.listener.warning(note)
+            self.folder.write("load", {"trades": trades_to_arrays(history.trades)}, facts)
+            return
         markets = load(self.config.data)
         for bars in markets:
             if len(bars) < WARMUP:
@@ -171,6 +184,10 @@ class Training:
         )
 
     def _features(self) -> None:
+        if self.journaled:
+            note = "31 features of each signal, as journaled"
+            self.folder.write("features", {}, {"note": note, "fingerprint": fingerprint()})
+            return
         markets = self._markets()
         pipeline = FeaturePipeline()
         arrays = {f"features-{i:04d}": {"features": pipeline.matrix(bars)} for i, bars in enumerate(markets)}
@@ -180,13 +197,7 @@ class Training:
         )
 
     def _outcomes(self) -> None:
-        parts = []
-        chosen = rule(self.config.rule)
-        for bars, name in zip(self._markets(), self.folder.names("features"), strict=True):
-            matrix = self.folder.arrays("features", name)["features"]
-            signals = checked(chosen.generate(bars), bars)
-            parts.append(label(bars, signals, self.config.costs, matrix))
-        trades = pool(parts)
+        trades, source = self._settled()
         rows = split(trades, self.config)
         if len(rows.train) < self.config.advised_trades:
             self.listener.warning(
@@ -194,7 +205,7 @@ class Training:
                 "read small differences between sizers as noise"
             )
         counts = {"train": len(rows.train), "select": len(rows.select), "test": len(rows.test)}
-        note = f"{len(trades):,} trades of {chosen.name}: " + ", ".join(
+        note = f"{len(trades):,} trades of {source}: " + ", ".join(
             f"{n:,} {part}" for part, n in counts.items()
         )
         self.folder.write(
@@ -203,7 +214,7 @@ class Training:
                 "trades": trades_to_arrays(trades),
                 "split": {"train": rows.train, "select": rows.select, "test": rows.test},
             },
-            {"note": note, "counts": counts, "dropped": trades.dropped._asdict(), "rule": chosen.name},
+            {"note": note, "counts": counts, "dropped": trades.dropped._asdict(), "rule": source},
         )
 
     def _outcome_model(self) -> None:
@@ -327,7 +338,7 @@ class Training:
         won = net_r(1.0, test.gross_r, test.cost_r, test.impact_r) > 0.0
         curve = self.folder.facts("sizer")["curve"]
         learning = LearningCurve(*np.array(curve, dtype=np.float64).T) if curve else None
-        found = self.folder.facts("predictor")["reports"] if self.folder.done("predictor") else {}
+        found = self.folder.facts("predictor").get("reports", {}) if self.folder.done("predictor") else {}
         write_html(
             comparison,
             paths,
@@ -348,7 +359,7 @@ class Training:
         digest = self.folder.facts("sizer")["bundle"]
         tags: dict[str, Any] = {
             "data": self.config.data,
-            "rule": self.config.rule,
+            "rule": self._rule(),
             "algo": self.config.algo,
             "seed": self.config.seed,
             "revision": _revision(),
@@ -397,7 +408,7 @@ class Training:
         baseline(digest, self.config.data, markets, signals, (results, f"{part} part")).save(self.home)
 
     def example(self) -> Example:
-        """The newest signal of the run's data, as a request."""
+        """The newest signal of the run's bars, as a request."""
         return newest_signal(self._markets(), self._trades()[0])
 
     # --- what finished stages hold ---
@@ -408,7 +419,25 @@ class Training:
         return tables(trades, rows, self._outcome_fit(), self.config)
 
     def _markets(self) -> tuple[Bars, ...]:
+        if self.journaled:
+            return ()
         return tuple(bars_from_arrays(self.folder.arrays("load", name)) for name in self.folder.names("load"))
+
+    def _settled(self) -> tuple[Trades, str]:
+        """All outcomes that are known, and the name of the rule that gave the signals."""
+        if self.journaled:
+            return trades_from_arrays(self.folder.arrays("load", "trades")), self._rule()
+        parts = []
+        chosen = rule(self.config.rule)
+        for bars, name in zip(self._markets(), self.folder.names("features"), strict=True):
+            matrix = self.folder.arrays("features", name)["features"]
+            signals = checked(chosen.generate(bars), bars)
+            parts.append(label(bars, signals, self.config.costs, matrix))
+        return pool(parts), chosen.name
+
+    def _rule(self) -> str:
+        """The signal rule, or the strategy of the signals journaled."""
+        return str(self.folder.facts("load")["rule"]) if self.journaled else self.config.rule
 
     def _trades(self) -> tuple[Trades, Split]:
         rows = self.folder.arrays("outcomes", "split")
@@ -457,7 +486,7 @@ class Training:
         meta = BundleMeta(
             algo=config.algo,
             feature_fingerprint=fingerprint(),
-            rule=config.rule,
+            rule=self._rule(),
             symbols=trades.symbols,
             costs=config.costs.model_dump(),
             base_risk=config.limits.base_risk,
