@@ -73,6 +73,16 @@ class BatchAnswer(Strict):
     answers: list[SizingAnswer] = Field(description="one for each request, in the order given")
 
 
+class OutcomeAnswer(Strict):
+    """An outcome that is journaled, by this report or by an equal one before it."""
+
+    outcome_id: str
+    decision_id: str
+    signal_id: str = Field(
+        description="SHA-256 of the signal: decisions about the same one share its outcome"
+    )
+
+
 class FeaturesAnswer(Strict):
     """The features at the last bar."""
 

@@ -11,12 +11,14 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from journal.database import NothingWritten
 from journal.location import open_journal
+from journal.records import DecisionRecord
 from journal.store import Entry, Journal
 from market.errors import ConfigError, InputError
 from market.home import home as default_home
 from serving.guard import Keys
-from serving.refusals import Unavailable
+from serving.refusals import NotFound, Unavailable
 from serving.schemas import Strict
 
 
@@ -96,6 +98,20 @@ class Desk:
     def health(self) -> dict[str, Any]:
         """What /healthz tells."""
         return {"status": "ok", "refused": self.refused}
+
+
+def decision_of(journal: Journal, decision_id: str) -> DecisionRecord:
+    """The journaled decision of that id; NotFound where there is none."""
+    mend = "give the decision id of an answer of POST /sizing"
+    try:
+        record = journal.get(decision_id)
+    except InputError as error:
+        if error.field == "journal" and not isinstance(error, NothingWritten):
+            raise Unavailable("journal", error.mend) from error
+        raise NotFound("decision_id", decision_id, mend) from error
+    if record.kind != "decision":
+        raise NotFound("decision_id", decision_id, mend)
+    return DecisionRecord.of(record)
 
 
 def journaled(journal: Journal, entries: list[Entry]) -> None:

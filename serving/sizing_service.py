@@ -3,9 +3,10 @@
 Holds no arithmetic.
 """
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from fastapi import FastAPI
+from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from pydantic import TypeAdapter
@@ -13,12 +14,16 @@ from ray import serve
 
 from features.kernel import warm
 from mlops.registry import ModelVersion, read_export
-from serving.answers import BatchAnswer, SizingAnswer
+from serving.answers import BatchAnswer, OutcomeAnswer, SizingAnswer
 from serving.guard import Guard
-from serving.refusals import DOCUMENTED, install
-from serving.schemas import SizingBatch, SizingRequest
+from serving.outcome_report import report_outcome
+from serving.refusals import DOCUMENTED, DOCUMENTED_OF_A_DECISION, install
+from serving.schemas import OutcomeReport, SizingBatch, SizingRequest
 from serving.sizing_desk import SizingDesk
 
+DecisionId = Annotated[
+    str, PathParameter(pattern=r"^[A-Za-z0-9-]{1,64}$", description="of an answer of POST /")
+]
 VERSIONS = TypeAdapter(list[ModelVersion])
 LARGEST_BATCH_BODY: Final = 2_097_152  # bytes: 1,024 requests with features of 17 digits each
 
@@ -41,6 +46,15 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
     @api.post("/batch", response_model=BatchAnswer, responses=DOCUMENTED, summary="Size many signals at once")
     def size_all(batch: SizingBatch) -> JSONResponse:
         return JSONResponse({"answers": desk.decide_all(batch)})
+
+    @api.post(
+        "/{decision_id}/outcome",
+        response_model=OutcomeAnswer,
+        responses=DOCUMENTED_OF_A_DECISION,
+        summary="Report what became of a signal, skipped ones included",
+    )
+    def outcome(decision_id: DecisionId, report: OutcomeReport) -> JSONResponse:
+        return JSONResponse(report_outcome(desk.journal, decision_id, report))
 
     @api.get("/models", summary="All registered versions, oldest first")
     def models() -> JSONResponse:
