@@ -3,6 +3,7 @@
 Knows nothing of HTTP. Every number is a JSON number and finite; nothing unknown passes.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal, Self
@@ -251,6 +252,17 @@ SIZING_EXAMPLE: Final[dict[str, Any]] = {
 }
 
 
+class Reserve(Strict):
+    """Have the size held in the account's risk budget before it is answered."""
+
+    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")] = Field(
+        description="names the trade for good, over all accounts: the same request gets the same answer"
+    )
+    seconds: Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=86_400)] = Field(
+        default=60.0, description="how long it is held if it is not committed"
+    )
+
+
 class SizingRequest(Strict):
     """One signal to be sized."""
 
@@ -265,6 +277,10 @@ class SizingRequest(Strict):
     limits: Annotated[TighterLimits | None, BeforeValidator(_plain_numbers)] = Field(
         default=None, description="only ever tighter than the operator's; a looser value changes nothing"
     )
+    reserve: Reserve | None = Field(
+        default=None,
+        description="lower the size to what the account's risk budget has left, and hold it there",
+    )
 
 
 class SizingBatch(Strict):
@@ -273,8 +289,17 @@ class SizingBatch(Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [{"requests": [SIZING_EXAMPLE]}]})
 
     requests: Annotated[list[SizingRequest], Field(min_length=1, max_length=MOST_REQUESTS)] = Field(
-        description="each as POST / takes it, none knowing of the others"
+        description="each as POST / takes it; of the others it knows only what they reserve before it"
     )
+
+    @field_validator("requests")
+    @classmethod
+    def _keys_differ(cls, value: list[SizingRequest]) -> list[SizingRequest]:
+        keys = [request.reserve.key for request in value if request.reserve is not None]
+        for key, count in Counter(keys).items():
+            if count > 1:
+                raise DataError("reserve.key", key, f"{count} requests have it: a key names one trade")
+        return value
 
 
 class OutcomeReport(Strict):

@@ -14,10 +14,10 @@ from ray import serve
 
 from features.kernel import warm
 from mlops.registry import ModelVersion, read_export
-from serving.answers import BatchAnswer, OutcomeAnswer, SizingAnswer
+from serving.answers import BatchAnswer, OutcomeAnswer, ReservationAnswer, SizingAnswer
 from serving.guard import Guard
-from serving.outcome_report import report_outcome
-from serving.refusals import DOCUMENTED, DOCUMENTED_OF_A_DECISION, install
+from serving.refusals import DOCUMENTED_OF_A_DECISION, DOCUMENTED_OF_SIZES, install
+from serving.reservations import Step
 from serving.schemas import OutcomeReport, SizingBatch, SizingRequest
 from serving.sizing_desk import SizingDesk
 
@@ -38,12 +38,17 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
     install(api)
     api.add_middleware(Guard, keys=lambda: desk.keys, largest_body=LARGEST_BATCH_BODY)
 
-    @api.post("/", response_model=SizingAnswer, responses=DOCUMENTED, summary="Size one signal")
+    @api.post("/", response_model=SizingAnswer, responses=DOCUMENTED_OF_SIZES, summary="Size one signal")
     @api.post("", include_in_schema=False)
     def size(request: SizingRequest) -> JSONResponse:
         return JSONResponse(desk.decide(request))
 
-    @api.post("/batch", response_model=BatchAnswer, responses=DOCUMENTED, summary="Size many signals at once")
+    @api.post(
+        "/batch",
+        response_model=BatchAnswer,
+        responses=DOCUMENTED_OF_SIZES,
+        summary="Size many signals at once",
+    )
     def size_all(batch: SizingBatch) -> JSONResponse:
         return JSONResponse({"answers": desk.decide_all(batch)})
 
@@ -54,7 +59,16 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
         summary="Report what became of a signal, skipped ones included",
     )
     def outcome(decision_id: DecisionId, report: OutcomeReport) -> JSONResponse:
-        return JSONResponse(report_outcome(desk.journal, decision_id, report))
+        return JSONResponse(desk.report(decision_id, report))
+
+    @api.post(
+        "/{decision_id}/reservation/{step}",
+        response_model=ReservationAnswer,
+        responses=DOCUMENTED_OF_A_DECISION,
+        summary="Commit a reserved trade, settle it when it is closed, or release it unused",
+    )
+    def reservation(decision_id: DecisionId, step: Step) -> JSONResponse:
+        return JSONResponse(desk.reserved(decision_id, step))
 
     @api.get("/models", summary="All registered versions, oldest first")
     def models() -> JSONResponse:
