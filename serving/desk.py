@@ -49,7 +49,7 @@ class Desk:
     def __init__(self, name: str) -> None:
         # One writer per process and life, so that no chain of the journal is ever continued by another.
         self.writer = f"{name}-{uuid.uuid4().hex}"
-        self.refused: dict[str, str] | None = None  # why the last deployment was not taken over
+        self.refused: dict[str, Any] | None = None  # why the last deployment was not taken over
         self._home: Path | None = None
         self._keys: Keys | None = None
         self._journal: Journal | None = None
@@ -80,15 +80,16 @@ class Desk:
 
         Nothing is raised: Serve would try again and again, and then run on with half of its replicas.
         """
+        digest = config.get("digest")
         try:
             self.take(Deployed.model_validate(dict(config)))
             self.refused = None
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             place = ".".join(["user_config", *map(str, first["loc"])])
-            self.refused = {"field": place, "mend": first["msg"]}
+            self.refused = {"digest": digest, "field": place, "mend": first["msg"]}
         except InputError as error:
-            self.refused = {"field": error.field, "mend": error.mend}
+            self.refused = {"digest": digest, "field": error.field, "mend": error.mend}
 
     def take(self, deployed: Deployed) -> None:
         """Take over a checked deployment, whole or not at all; InputError where it cannot be used."""
@@ -97,7 +98,7 @@ class Desk:
 
     def health(self) -> dict[str, Any]:
         """What /healthz tells."""
-        return {"status": "ok", "refused": self.refused}
+        return {"status": "ok", "replica": self.writer, "refused": self.refused}
 
 
 def decision_of(journal: Journal, decision_id: str) -> DecisionRecord:
