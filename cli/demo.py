@@ -39,7 +39,8 @@ def demo(
     assert result.version is not None
     show(result)
     console.rule("Three endpoints")
-    with endpoints(result.version.digest, result.version.status, port) as url:
+    with endpoints(result.version.digest, result.version.status, port) as server:
+        url = server.url
         _ask(url, training.example())
     console.rule("What to type next")
     python = shown(Path(sys.executable))

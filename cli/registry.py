@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.console import console, warn
-from market.errors import ConfigError
+from market.errors import ConfigError, InputError
 from market.home import home
 
 if TYPE_CHECKING:
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from mlops.versions import ModelVersion
 
 app = typer.Typer(help="Registered models, and which of them is live.", no_args_is_help=True)
+ServeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--serve",
+        help="address of the Ray dashboard of a running service, which takes the version without a restart; "
+        "BALLAST_API_KEY where its endpoints ask for a key",
+    ),
+]
 VersionArgument = Annotated[int, typer.Argument(help="number of a version, as `registry list` shows it")]
 
 
@@ -94,27 +102,29 @@ def promote(
     override: Annotated[
         str | None, typer.Option(help="promote without passing evidence, for this reason; it is journaled")
     ] = None,
+    serve: ServeOption = None,
 ) -> None:
-    """Make a STAGING version live, on evidence that passed the gate."""
+    """Make a STAGING version live, on evidence that passed the gate; with --serve also where it is served."""
     from mlops.evidence import Evidence, newest
 
+    _check_served(serve)
     registry = _registry()
     chosen = registry.version(version)
-    if chosen.status == "PRODUCTION":
+    if chosen.status == "PRODUCTION" and serve is None:
         console.print(f"version {version} is in PRODUCTION already; nothing was changed")
         return
-    digest = chosen.digest
-    support = None if evidence is None else Evidence.load(evidence, digest)
-    if support is None and override is None:
-        support = newest(home() / "evidence", digest)
-    _made_live(registry, registry.promote(version, support, override=override))
+    support = None if evidence is None else Evidence.load(evidence, chosen.digest)
+    if support is None and override is None and chosen.status != "PRODUCTION":
+        support = newest(home() / "evidence", chosen.digest)
+    _made_live(registry, registry.promote(version, support, override=override), serve)
 
 
 @app.command()
-def rollback() -> None:
-    """Put the version that was live before back into production."""
+def rollback(serve: ServeOption = None) -> None:
+    """Put the version that was live before back into production; with --serve also where it is served."""
+    _check_served(serve)
     registry = _registry()
-    _made_live(registry, registry.rollback())
+    _made_live(registry, registry.rollback(), serve)
 
 
 @app.command()
@@ -166,12 +176,33 @@ def _registry() -> "Registry":
     return Registry(home())
 
 
-def _made_live(registry: "Registry", promotion: "Promotion") -> None:
-    """Tell what is live now. A running service is not told yet: it takes what it is deployed with."""
+def _check_served(dashboard: str | None) -> None:
+    """Refuse, before anything changes, where nothing is served behind `dashboard`."""
+    if dashboard is not None:
+        from serving.cluster import deployed, token_for
+
+        deployed(dashboard, token_for(os.environ, home()))
+
+
+def _made_live(registry: "Registry", promotion: "Promotion", dashboard: str | None) -> None:
+    """Tell what is live now, on the terminal and to the service whose `dashboard` is given."""
     live, replaced = promotion.version, promotion.replaced
     instead = "" if replaced is None else f", in place of version {replaced.version}"
     console.print(f"version {live.version} is in PRODUCTION{instead}; bundle {live.digest}")
     _tell_unjournaled(registry)
+    if dashboard is None:
+        return
+    from serving.cluster import token_for
+    from serving.rollout import KEY_VARIABLE, roll_out
+
+    try:
+        token, key = token_for(os.environ, home()), os.environ.get(KEY_VARIABLE)
+        count = roll_out(dashboard, live.path, live.status, token, key)
+    except InputError as error:
+        again = f"the registry has version {live.version} live, the service may not: once that is mended, "
+        again += f"`registry promote {live.version} --serve {dashboard}`"
+        raise type(error)(error.field, error.value, f"{error.mend}; {again}") from error
+    console.print(f"{count} of {count} replicas answer from it")
 
 
 def _tell_unjournaled(registry: "Registry") -> None:

@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -11,6 +11,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from cli.console import console
 from market.errors import ConfigError
 from market.home import home
+
+if TYPE_CHECKING:
+    from serving.launch import Server
 
 STOPS = {signal.SIGINT, signal.SIGTERM}
 
@@ -33,13 +36,15 @@ def serve(
         console.print(
             "no model to serve: /sizing answers the rule's own size, and says so (--staging, --version)"
         )
-    with endpoints(digest, status, port) as url:
+    with endpoints(digest, status, port) as server:
+        url = server.url
         console.print(f"{url}/features  {url}/sizing  {url}/narratives  Ctrl-C stops them")
+        console.print(f"another version, without a restart: registry promote N --serve {server.dashboard}")
         _until_interrupted()
 
 
 @contextmanager
-def endpoints(digest: str | None, status: str, port: int) -> Iterator[str]:
+def endpoints(digest: str | None, status: str, port: int) -> Iterator["Server"]:
     """The three endpoints for the block; what is being waited for is on the terminal meanwhile."""
     from serving.launch import serving
 
@@ -54,10 +59,10 @@ def endpoints(digest: str | None, status: str, port: int) -> Iterator[str]:
             disable=not console.is_terminal,
         ) as shown:
             task = shown.add_task("")
-            url = served.enter_context(
+            server = served.enter_context(
                 serving(home(), digest, status, port, lambda text: shown.update(task, description=text))
             )
-        yield url
+        yield server
 
 
 def _served(version: int | None, staging: bool) -> tuple[str | None, str]:

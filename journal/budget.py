@@ -190,11 +190,16 @@ class RiskBudget:
         """Close a committed trade: its exposure is free again, its risk stays spent for its day."""
         return self._move(key, "committed", "settled", ("settled",))
 
+    def find(self, key: str) -> Reservation | None:
+        """The reservation under `key` as it stands now, None where there is none; nothing is written."""
+        with self._database.transaction(write=False) as connection:
+            row = _find(connection, key)
+            return None if row is None else _reservation(row, self._now(connection, row["account"]))
+
     def used(self, account: str) -> Used:
         """What the account has used by now; nothing is written."""
         with self._database.transaction(write=False) as connection:
-            latest = connection.scalar(select(_accounts.c.latest).where(_accounts.c.account == account))
-            now = max(self._clock(), latest or 0)
+            now = self._now(connection, account)
             day = now // _DAY
             risk, exposure = _sums(connection, account, day, now)
         return Used(day, _fraction(risk), _fraction(exposure))
@@ -218,6 +223,11 @@ class RiskBudget:
             connection.execute(update(_reservations).where(_reservations.c.key == key).values(state=target))
             return _reservation(_find(connection, key), now)
 
+    def _now(self, connection: Connection, account: str) -> int:
+        """The account's time, which no reader moves."""
+        latest = connection.scalar(select(_accounts.c.latest).where(_accounts.c.account == account))
+        return max(self._clock(), latest or 0)
+
     def _lock(self, connection: Connection, account: str) -> tuple[int, int]:
         """The account's time and this clock's, the account being this transaction's alone until it ends."""
         clock = self._clock()
@@ -227,6 +237,14 @@ class RiskBudget:
         )
         locked = seen.on_conflict_do_update(index_elements=["account"], set_={"latest": later})
         return connection.execute(locked.returning(_accounts.c.latest)).scalar_one(), clock
+
+
+def room(limits: Limits) -> tuple[Decimal, Decimal]:
+    """What `limits` grant of daily risk and of exposure, exactly: in whole grains, rounded down."""
+    return (
+        _fraction(_grains("limits.max_daily_risk", limits.max_daily_risk, ROUND_FLOOR)),
+        _fraction(_grains("limits.max_exposure", limits.max_exposure, ROUND_FLOOR)),
+    )
 
 
 def _find(connection: Connection, key: str) -> Any:

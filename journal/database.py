@@ -8,11 +8,11 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 
-from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event
+from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -63,7 +63,7 @@ class Database:
             self._ready = self._ready or write
         except (SQLAlchemyError, sqlite3.Error, OSError, UnicodeDecodeError) as error:
             driver_error = getattr(error, "orig", None) or error
-            if getattr(driver_error, "sqlstate", None) == UNDEFINED_TABLE:
+            if getattr(driver_error, "sqlstate", None) == UNDEFINED_TABLE or self._unborn(driver_error):
                 raise NothingWritten(self._name, place, self._nothing) from error
             cause = first_line(driver_error)
             raise InputError(self._name, place, f"{_mend(cause, self._name)} ({cause})") from error
@@ -79,6 +79,15 @@ class Database:
         """
         if self.engine.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({zlib.crc32(self._name.encode())})")
+
+    def _unborn(self, error: BaseException) -> bool:
+        """Whether an SQLite file was there without tables: its first writer is just making them."""
+        if "no such table" not in str(error):
+            return False
+        with suppress(SQLAlchemyError), self.engine.connect() as connection:
+            found = set(inspect(connection).get_table_names())
+            return not found or self._tables.tables.keys() <= found
+        return False
 
     def _create(self, connection: Connection) -> None:
         self.take_turn(connection)  # or two processes may both find no table yet

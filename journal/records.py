@@ -105,6 +105,18 @@ class AccountSnapshot(_Part):
     win_rate_recent: Share | None = None
 
 
+class ReserveRecord(_Part):
+    """The reservation that a request asked for, and what the risk budget had left for it to use.
+
+    `daily_risk` and `exposure` count as used beside the account's own figures, the larger of the two each.
+    """
+
+    key: RecordId
+    seconds: Annotated[FiniteFloat, Field(gt=0)]
+    daily_risk: Share
+    exposure: Share
+
+
 class RungRecord(_Part):
     """One of the six sizes, as policies.decision.Rung has it."""
 
@@ -152,6 +164,7 @@ class DecisionRecord(Payload):
     ladder: Annotated[tuple[RungRecord, ...], Field(min_length=6, max_length=6)]
     out_of_distribution: bool | None
     expected_utility: FiniteFloat | None
+    reserve: ReserveRecord | None = None  # None where nothing was to be reserved
     latency_ms: Positive  # from the request's arrival at the desk to this record, its commit not included
 
     @property

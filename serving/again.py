@@ -19,6 +19,7 @@ from market.errors import DataError
 from policies.bundle import open_bundle
 from serving.limits_file import OperatorLimits
 from serving.position_sizer import NOT_USED, PositionSizer
+from serving.reservations import entered
 from serving.schemas import EPOCH, AccountState, Signal
 
 Floats = npt.NDArray[np.float64]
@@ -72,7 +73,7 @@ def request(bundles: Path, signal: SignalRecord, decision: DecisionRecord) -> Re
             **signal.model_dump(exclude={"time", "features", "feature_fingerprint", "bars"}),
         ),
         row=np.array([signal.features[name] for name in FEATURE_NAMES]),
-        account=given.account(),
+        account=entered(given.account(), decision.reserve),
         win_rate_recent=given.win_rate_recent,
         limits=operator,
         tighter=decision.tighter,

@@ -7,12 +7,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from journal.database import NothingWritten
-from journal.records import DecisionRecord, NarrativeRecord, SignalRecord
-from market.errors import InputError
+from journal.records import NarrativeRecord, SignalRecord
 from narratives.narrator import Narrator
-from serving.desk import Desk, journaled
-from serving.refusals import NotFound, Unavailable
+from serving.desk import Desk, decision_of, journaled
 from serving.schemas import NarrativeRequest
 
 
@@ -28,7 +25,7 @@ class NarrativeDesk(Desk):
         if request.decision_id is None:
             context: Mapping[str, Any] = request.context or {}
         else:
-            decision = self._decision(request.decision_id)
+            decision = decision_of(self.journal, request.decision_id)
             if request.kind == "market_narrative":
                 signal = SignalRecord.of(self.journal.get(decision.signal_id))
                 context = {"symbol": signal.symbol, "features": signal.features}
@@ -42,15 +39,3 @@ class NarrativeDesk(Desk):
         )
         journaled(self.journal, [record.to_entry(str(uuid.uuid4()))])
         return {"decision_id": request.decision_id, **narrative}
-
-    def _decision(self, decision_id: str) -> DecisionRecord:
-        mend = "give the decision id of an answer of POST /sizing"
-        try:
-            record = self.journal.get(decision_id)
-        except InputError as error:
-            if error.field == "journal" and not isinstance(error, NothingWritten):
-                raise Unavailable("journal", error.mend) from error
-            raise NotFound("decision_id", decision_id, mend) from error
-        if record.kind != "decision":
-            raise NotFound("decision_id", decision_id, mend)
-        return DecisionRecord.of(record)

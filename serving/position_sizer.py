@@ -129,36 +129,36 @@ class PositionSizer:
         except Exception as error:  # rule-first: whatever a model does wrong, the rule answers
             status = f"{self.status}{NOT_USED}{type(error).__name__}"
             fault = f"{type(error).__name__}: {first_line(error)}"
+        # Three proposals in one call: what is answered, what the model would do without limits, and the rule.
+        standard = float(SIZES[STANDARD])
         guarded = bound(
-            SIZES[STANDARD] if advice is None else advice.proposed,
+            [standard] * 3 if advice is None else [advice.proposed, advice.wanted, standard],
             largest,
             cap_rule,
             in_force,
             snap=advice is None or self._policy.snaps,
-            out_of_distribution=advice is not None and advice.outside,
+            out_of_distribution=[advice is not None and advice.outside, False, False],
         )
+        tiers = floor_to_tier(guarded.multiplier).tolist()
         multiplier = float(guarded.multiplier[0])
-        binding = guarded.binding
-        if advice is not None and binding[0] == NONE:
-            # A policy that is shown what is legal asks for no more: what binds its free choice has bound it.
-            binding = bound(advice.wanted, largest, cap_rule, in_force, snap=self._policy.snaps).binding
+        # A policy that is shown what is legal asks for no more: what binds its free choice has bound it.
+        binding = guarded.binding[0] if guarded.binding[0] != NONE else guarded.binding[1]
         base_risk = 0.0 if operator.limits is None else in_force.base_risk
         if advice is None:
             observation = known_without_model(signal, row, account, in_force, largest, win_rate_recent)
         else:
             observation = dict(zip(OBSERVATION_FIELDS, advice.situation.observation[0].tolist(), strict=True))
-        rule = bound(SIZES[STANDARD], largest, cap_rule, in_force)
         rungs = ladder(None if advice is None else advice.values, mask[0], RULES[int(cap_rule[0])])
-        action = TIERS[int(floor_to_tier(guarded.multiplier)[0])]
+        action = TIERS[tiers[0]]
         details = {
             "symbol": signal.symbol,
             "side": signal.side,
             "action": action,
             "multiplier": multiplier,
             "proposed_multiplier": None if advice is None else advice.wanted,
-            "rule_tier": TIERS[int(floor_to_tier(rule.multiplier)[0])],
+            "rule_tier": TIERS[tiers[2]],
             "rule_cap": float(largest[0]),
-            "binding_rule": RULES[int(binding[0])],
+            "binding_rule": RULES[int(binding)],
             "source": "rule" if advice is None else "model",
             "propensity": 1.0,  # every policy that a bundle can hold is deterministic
             "model_status": status[:LONGEST_STATUS],

@@ -1,7 +1,9 @@
 """`registry`: what its commands change, say and refuse, on real bundles."""
 
+import copy
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from mlops.evidence import Evidence, Verdict
 from mlops.registry import Lineage, Registry
 from mlops.versions import read_export
 from policies.bundle import META_FILE
+from tests.fake_serve import TOKEN, FakeServe, fake_serve
 from tests.serving_bundles import saved
 
 
@@ -183,3 +186,84 @@ def test_mlflows_pages_are_opened_on_this_machine_alone_or_it_is_said_how_to_get
     assert arguments[arguments.index("--port") + 1] == "5099"
     assert f"sqlite:///{desk}/registry/mlflow.db" in arguments
     assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+@pytest.fixture
+def served(desk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, FakeServe]]:
+    """Two replicas that answer by the rule, and the address of their cluster."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    with fake_serve(desk) as running:
+        yield running
+
+
+def test_promotion_and_rollback_reach_every_replica_and_change_user_config_alone(desk, registry, served):
+    url, serve = served
+    before, digests = copy.deepcopy(serve.config), _digests(desk)
+    for words, number in (
+        (("promote", "1", "--override", "first"), 1),
+        (("promote", "2", "--override", "second"), 2),
+        (("rollback",), 1),
+        (("promote", "1"), 1),  # what is live already is told again
+    ):
+        code, out, err = registry(*words, "--serve", url)
+        assert (code, err) == (0, "")
+        assert out.endswith("2 of 2 replicas answer from it\n")
+        assert [one.sizer.digest for one in serve.desks] == [digests[number - 1]] * 2
+        assert {one.sizer.status for one in serve.desks} == {"PRODUCTION"}
+    config = copy.deepcopy(serve.config)
+    sizing = config["applications"][1]["deployments"][0]
+    assert sizing["user_config"]["digest"] == digests[0]
+    sizing["user_config"] = before["applications"][1]["deployments"][0]["user_config"]
+    assert {name: before[name] for name in config} == config
+
+
+@pytest.mark.parametrize("file", [META_FILE, "policy.safetensors"])
+def test_a_bundle_that_a_replica_refuses_leaves_the_old_one_answering(desk, registry, served, file):
+    url, serve = served
+    registry("promote", "1", "--override", "first", "--serve", url)
+    folder = read_export(desk)[1].path
+    whole = (folder / file).read_bytes()
+    serve.on_its_way = lambda: (folder / file).write_bytes(
+        whole[:-1] + b" "
+    )  # once the registry has opened it
+    try:
+        code, _, err = registry("promote", "2", "--override", "in a hurry", "--serve", url)
+    finally:
+        (folder / file).write_bytes(whole)
+    assert code == 2
+    assert "a replica refused it and keeps its own" in err
+    assert "altered" in err
+    assert f"`registry promote 2 --serve {url}`" in err
+    assert [one.sizer.digest for one in serve.desks] == [_digests(desk)[0]] * 2
+    serve.on_its_way = lambda: None
+    assert registry("rollback", "--serve", url)[0] == 0
+    assert [one.refused for one in serve.desks] == [None, None]
+
+
+def test_a_replica_that_hears_nothing_is_waited_for_and_counted(desk, registry, served, monkeypatch):
+    url, serve = served
+    monkeypatch.setattr("serving.rollout.SECONDS", 0.5)
+    serve.deaf = serve.desks[1:]
+    code, _, err = registry("promote", "1", "--override", "first", "--serve", url)
+    assert code == 2
+    assert "1 of 2 replicas answer from it after 0.5 s" in err
+
+
+def test_where_nothing_is_served_nothing_is_promoted(desk, registry, served, monkeypatch):
+    code, _, err = registry("promote", "1", "--override", "first", "--serve", "http://127.0.0.1:9")
+    assert (code, _live(desk)) == (2, [])
+    assert "running Ray dashboard" in err
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "another")
+    code, _, err = registry("promote", "1", "--override", "first", "--serve", served[0])
+    assert (code, _live(desk)) == (2, [])
+    assert "its token (401)" in err
+
+
+def test_endpoints_with_keys_are_asked_with_one(desk, registry, served, monkeypatch):
+    with fake_serve(desk, key="secret") as (url, _):
+        code, _, err = registry("promote", "1", "--override", "first", "--serve", url)
+        assert code == 2
+        assert "BALLAST_API_KEY" in err
+        monkeypatch.setenv("BALLAST_API_KEY", "secret")
+        assert registry("promote", "1", "--serve", url)[0] == 0

@@ -16,6 +16,7 @@ import journal.budget
 from benchmarks._budget import DAILY, EACH, hammer
 from envs.guardrails import Limits
 from journal.budget import OverBudget, RiskBudget, _tables
+from journal.database import NothingWritten
 from journal.store import Journal
 from market.errors import InputError
 
@@ -496,3 +497,21 @@ def test_nothing_that_was_answered_is_lost_when_the_process_is_killed(shared_url
         kept = sum(answer.state != "settled" for answer in last.values())
         assert len(last) * 1e-6 - 1e-12 <= risk <= (len(last) + 1) * 1e-6 + 1e-12
         assert (kept - 1) * 1e-6 - 1e-12 <= exposure <= (kept + 1) * 1e-6 + 1e-12
+
+
+def test_a_file_whose_tables_are_just_being_made_holds_nothing_yet(tmp_path):
+    (tmp_path / "budget").mkdir()
+    (tmp_path / "budget" / "budget.db").touch()
+    with closing(RiskBudget(url(tmp_path))) as budget:
+        with pytest.raises(NothingWritten):
+            budget.used("desk")
+        reserve(budget, "EURUSD-1")
+        assert budget.find("EURUSD-1").state == "reserved"
+
+
+def test_a_reservation_is_found_as_it_stands_now(budget, clock):
+    reserve(budget, "EURUSD-1", seconds=60.0)
+    assert budget.find("EURUSD-1").state == "reserved"
+    clock.now += 61 * SECOND
+    assert budget.find("EURUSD-1").state == "expired"
+    assert budget.find("GOOGL-1") is None

@@ -145,11 +145,12 @@ def test_fine_tuned_size_is_served_and_is_one_size_for_identical_requests(home: 
 
 
 def test_without_a_model_the_rule_answers_and_says_so(home: Path) -> None:
-    api = sizing_api(sizing_desk(home))
+    desk = sizing_desk(home)
+    api = sizing_api(desk)
     answer = ask(api, "POST", "/", json=request()).json()
     assert (answer["action"], answer["source"], answer["model_status"]) == ("STANDARD", "rule", NO_MODEL)
     assert ask(api, "GET", "/healthz").json() == {
-        "status": "ok", "refused": None, "model_status": NO_MODEL, "bundle": None,
+        "status": "ok", "replica": desk.writer, "refused": None, "model_status": NO_MODEL, "bundle": None,
     }  # fmt: skip
 
 
