@@ -57,7 +57,10 @@ class FeatureStream:
         # for.
         shared = memoryview(self._buffer).toreadonly()
         time = np.frombuffer(shared, dtype=np.int64, count=1)
-        self._arrays = (time, *(np.frombuffer(shared, np.float64, 1, offset=8 * at) for at in range(1, 6)))
+        opened, high, low, close, volume = (
+            np.frombuffer(shared, np.float64, 1, offset=8 * at) for at in range(1, 6)
+        )
+        self._arrays = (time, opened, high, low, close, volume)
 
     @property
     def bars_seen(self) -> int:
