@@ -5,6 +5,8 @@ Knows nothing of models, markets or storage. Everything is array-shaped over N a
 input whatsoever, NaN and infinity included, ``0 <= allowed <= min(rule cap, 1.5)``.
 """
 
+from math import isfinite
+from numbers import Real
 from typing import Final, NamedTuple, Self
 
 import numpy as np
@@ -121,41 +123,32 @@ def cap(account: Account, limits: Limits) -> tuple[Floats, Codes]:
     The drawdown rule holds back `gap_factor` times all open risk, the new trade's included, above the floor
     ``peak * (1 - max_drawdown)``, so that even a gap through every stop ends above it.
     """
-    equity, peak, open_risk, used, trades = np.broadcast_arrays(
-        *(np.atleast_1d(np.asarray(value, dtype=np.float64)) for value in account)
-    )
+    columns = np.empty((5, np.broadcast(*account).size))
+    for column, value in zip(columns, account, strict=True):
+        column[:] = value
+    equity, peak, open_risk, used, trades = columns
     if not _usable(limits):
         return np.zeros(len(equity)), np.full(len(equity), INVALID_LIMITS, dtype=np.int8)
-    valid = (
-        np.isfinite(equity)
-        & np.isfinite(peak)
-        & np.isfinite(open_risk)
-        & np.isfinite(used)
-        & np.isfinite(trades)
-    )
-    valid &= (equity > 0) & (open_risk >= 0) & (used >= 0) & (trades >= 0)
+    valid = np.isfinite(columns).all(axis=0)
+    valid &= (equity > 0) & (columns[2:] >= 0).all(axis=0)
     equity = np.where(valid, equity, 1.0)
     peak = np.maximum(np.where(valid, peak, 1.0), equity)
     with np.errstate(over="ignore"):
         surplus = 1.0 - (1.0 - limits.max_drawdown) * (peak / equity)
-    room = np.stack(
-        [
-            np.full(len(equity), limits.max_position),
-            limits.max_exposure - open_risk,
-            limits.max_daily_risk - used,
-            surplus / limits.gap_factor - open_risk,
-        ]
-    )
-    with np.errstate(over="ignore"):
-        room = np.maximum(np.round(room, RISK_DECIMALS), 0.0)
+        room = np.empty((4, len(equity)))
+        room[0] = limits.max_position
+        room[1] = limits.max_exposure - open_risk
+        room[2] = limits.max_daily_risk - used
+        room[3] = surplus / limits.gap_factor - open_risk
+        room = np.maximum(room.round(RISK_DECIMALS), 0.0)
         multiple = room / limits.base_risk
         multiple = np.where(multiple * limits.base_risk > room, np.nextafter(multiple, 0.0), multiple)
     candidates = np.empty((6, len(equity)))
     candidates[0] = min(limits.rule_cap, LARGEST_SIZE)
     candidates[1:5] = multiple
     candidates[5] = np.where(trades >= limits.max_open_trades, 0.0, np.inf)
-    rule = np.argmin(candidates, axis=0)
-    largest = np.take_along_axis(candidates, rule[None], axis=0)[0]
+    rule = candidates.argmin(axis=0)
+    largest = candidates.min(axis=0)
     return (
         np.where(valid, largest, 0.0),
         np.where(valid, rule + RULE_CAP, INVALID_ACCOUNT).astype(np.int8),
@@ -173,7 +166,7 @@ def allowed(cap: Floats, limits: Limits) -> Bools:
 
 def floor_to_tier(multiplier: Floats) -> npt.NDArray[np.int64]:
     """The index of the largest tier at or below each multiplier, int64[N]."""
-    return np.maximum(np.searchsorted(SIZES, multiplier, side="right") - 1, 0)
+    return np.maximum(SIZES.searchsorted(multiplier, side="right") - 1, 0)
 
 
 def guard(
@@ -204,13 +197,14 @@ def bound(
     snap: bool = True,
     out_of_distribution: npt.ArrayLike = False,
 ) -> Guarded:
-    """`guard` for a cap already computed by `cap`: float64[N] and its rule int8[N]."""
-    wanted, strange, largest, cap_rule = np.broadcast_arrays(
-        np.asarray(proposed, dtype=np.float64),
-        np.asarray(out_of_distribution, dtype=np.bool_),
-        largest,
-        cap_rule,
-    )
+    """`guard` for a cap already computed by `cap`: float64[N] and its rule int8[N].
+
+    A cap of one account bounds any number of proposals.
+    """
+    wanted = np.asarray(proposed, dtype=np.float64)
+    strange = np.asarray(out_of_distribution, dtype=np.bool_)
+    if not wanted.shape == strange.shape == largest.shape == cap_rule.shape:
+        wanted, strange, largest, cap_rule = np.broadcast_arrays(wanted, strange, largest, cap_rule)
     binding = np.zeros(len(largest), dtype=np.int8)
 
     advised = np.isfinite(wanted) & (wanted >= 0.0)
@@ -242,8 +236,12 @@ def _usable(limits: Limits) -> bool:
     )
     numbers = (*fractions, limits.base_risk, limits.gap_factor, limits.max_open_trades)
     return bool(
-        np.all(np.isfinite(np.asarray(numbers, dtype=np.float64)))
+        all(map(_is_number, numbers))
         and min(fractions) >= 0
         and limits.base_risk > 0
         and limits.gap_factor >= 1
     )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and isfinite(value)

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from arch.bootstrap import StationaryBootstrap, optimal_block_length
 
 from envs.rewards import RUIN
-from evaluation.metrics import drawdown
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -21,14 +20,14 @@ LEAST_DAYS: Final = 20  # with fewer, resampled days say nothing of the days tha
 
 
 def interval(
-    d: Floats, days: Integers, replications: int, seed: int
+    d: Floats, days: Integers, replications: int, seed: int, weights: Floats | None = None
 ) -> tuple[float, float] | tuple[None, None]:
     """The 95 % percentile interval of the mean of d float64[n]; None, None with fewer than 20 days.
 
     Signals of one day share its news and the account's daily budget, so they are drawn together: `days`
-    int64[n] says which.
+    int64[n] says which. With `weights` float64[n] >= 0 it is that of the weighted mean, weights drawn too.
     """
-    means = _means(d, days, replications, seed)
+    means = _means(d, days, replications, seed, weights)
     if means is None:
         return None, None
     low, high = np.quantile(means, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0])
@@ -41,15 +40,19 @@ def lower_bound(d: Floats, days: Integers, replications: int, seed: int) -> floa
     return None if means is None else float(np.quantile(means, 1.0 - LEVEL))
 
 
-def _means(d: Floats, days: Integers, replications: int, seed: int) -> Floats | None:
-    _, of_day, counts = np.unique(days, return_inverse=True, return_counts=True)
-    totals = _by_day(d, of_day)
-    draws = resampled_days(
-        totals - np.mean(d) * counts, replications, seed
-    )  # busy days are not news in themselves
+def _means(
+    d: Floats, days: Integers, replications: int, seed: int, weights: Floats | None = None
+) -> Floats | None:
+    weight = np.ones(len(d)) if weights is None else weights
+    _, of_day = np.unique(days, return_inverse=True)
+    totals, sums = _by_day(weight * d, of_day), _by_day(weight, of_day)
+    news = totals - np.average(d, weights=weight) * sums  # busy days are not news in themselves
+    draws = resampled_days(news, replications, seed)
     if draws is None:
         return None
-    return np.asarray(totals[draws].sum(axis=1) / counts[draws].sum(axis=1))
+    drawn = sums[draws].sum(axis=1)
+    weighty = drawn > 0.0  # days that all weigh nothing have no mean
+    return np.asarray(totals[draws].sum(axis=1)[weighty] / drawn[weighty])
 
 
 def drawdown_p95(r: Floats, days: Integers, base_risk: float, replications: int, seed: int) -> float | None:
@@ -63,24 +66,34 @@ def drawdown_p95(r: Floats, days: Integers, base_risk: float, replications: int,
     draws = resampled_days(growth, replications, seed)
     if draws is None:
         return None
-    histories = (np.exp(np.cumsum(np.concatenate([[0.0], growth[rows]]))) for rows in draws)
-    return float(np.quantile([np.max(drawdown(equity)) for equity in histories], 0.95))
+    wealth = np.pad(np.cumsum(growth[draws], axis=1), ((0, 0), (1, 0)))
+    losses = 1.0 - np.exp(wealth - np.maximum.accumulate(wealth, axis=1))
+    return float(np.quantile(losses.max(axis=1), 0.95))
 
 
 def resampled_days(totals: Floats, replications: int, seed: int) -> Integers | None:
     """Rows of resampled days, int64[replications, D], from daily totals float64[D]; None with few days.
 
-    Stationary bootstrap (Politis and Romano 1994); mean block length of Politis and White 2004 as corrected
-    by Patton, Politis and White 2009, rounded.
+    Stationary bootstrap (Politis and Romano 1994) in blocks of `block_length`.
     """
-    if len(totals) < LEAST_DAYS:
+    block = block_length(totals)
+    if block is None:
         return None
-    length = float(optimal_block_length(totals)["stationary"].iloc[0]) if np.ptp(totals) > 0.0 else 1.0
-    block = round(min(max(length, 1.0), len(totals)))
     bootstrap = StationaryBootstrap(block, np.arange(len(totals)), seed=np.random.default_rng(seed))
     return np.stack(
         [np.asarray(sample[0][0], dtype=np.int64) for sample in bootstrap.bootstrap(replications)]
     )
+
+
+def block_length(totals: Floats) -> int | None:
+    """Days in a row that belong together, from daily totals float64[D]; None with fewer than 20 days.
+
+    Mean block length of Politis and White 2004 as corrected by Patton, Politis and White 2009, rounded.
+    """
+    if len(totals) < LEAST_DAYS:
+        return None
+    length = float(optimal_block_length(totals)["stationary"].iloc[0]) if np.ptp(totals) > 0.0 else 1.0
+    return round(min(max(length, 1.0), len(totals)))
 
 
 def _by_day(values: Floats, of_day: npt.NDArray[np.intp]) -> Floats:

@@ -10,13 +10,14 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from sqlalchemy import DDL, BigInteger, Column, MetaData, String, Table, Text, event
 
 from market.errors import InputError
 
-KINDS: Final = ("decision", "outcome", "narrative", "model")
+KINDS: Final = ("signal", "decision", "outcome", "fill", "narrative", "model", "trigger", "anchor")
 GENESIS: Final = "0" * 64  # what the first record of every writer is chained to
 FORMAT: Final = "ballast-journal-1"  # part of every hash, so that a later format cannot pass for this one
 
@@ -34,14 +35,24 @@ records = Table(
     Column("hash", String(64), nullable=False),
 )
 
-# Against accidents only: whoever owns the file can drop a trigger, and then the hash chain tells.
-for _change in ("UPDATE", "DELETE"):
-    _trigger = (
-        f"CREATE TRIGGER records_refuse_{_change.lower()} BEFORE {_change} ON records "
+# Against accidents only: whoever owns the database can drop a trigger, and then the hash chain tells.
+_REFUSALS: Final = {
+    "sqlite": [
+        f"CREATE TRIGGER records_refuse_{change.lower()} BEFORE {change} ON records "
         "BEGIN SELECT RAISE(ABORT, 'journal records are append-only'); END"
-    )
-    _statement = DDL(_trigger)  # type: ignore[no-untyped-call]  # SQLAlchemy leaves this one constructor untyped
-    event.listen(records, "after_create", _statement.execute_if(dialect="sqlite"))
+        for change in ("UPDATE", "DELETE")
+    ],
+    "postgresql": [
+        "CREATE OR REPLACE FUNCTION records_refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN RAISE EXCEPTION ''journal records are append-only''; END'",
+        "CREATE TRIGGER records_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON records "
+        "FOR EACH STATEMENT EXECUTE FUNCTION records_refuse()",
+    ],
+}
+for _dialect, _statements in _REFUSALS.items():
+    for _statement in _statements:
+        _refusal = DDL(_statement)  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+        event.listen(records, "after_create", _refusal.execute_if(dialect=_dialect))
 
 
 @dataclass(frozen=True)
@@ -58,9 +69,27 @@ class Record:
     kind: str
     record_id: str
     time: int
-    payload: Mapping[str, Any]
+    text: str  # the payload, in canonical JSON
     previous: str
     hash: str
+
+    @cached_property
+    def payload(self) -> Mapping[str, Any]:
+        """What the record says."""
+        content: dict[str, Any] = json.loads(self.text)
+        return content
+
+    def gives_its_hash(self) -> bool:
+        """Whether the record is as it was written."""
+        fields = (self.writer, self.sequence, self.kind, self.record_id, self.time, self.text, self.previous)
+        return chained_hash(*fields) == self.hash
+
+
+def checked_name(field: str, value: object, longest: int) -> str:
+    """`value`, if it can name something in a column of `longest` characters; `InputError` otherwise."""
+    if not (isinstance(value, str) and value.isprintable() and value.strip() and len(value) <= longest):
+        raise InputError(field, value, f"give 1 to {longest} printable characters")
+    return value
 
 
 def canonical(payload: Mapping[str, Any], field: str = "payload") -> str:
@@ -75,8 +104,13 @@ def canonical(payload: Mapping[str, Any], field: str = "payload") -> str:
     return json.dumps(dict(payload), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+_PLAIN: Final = frozenset((str, int, bool, type(None)))
+
+
 def _check_json(value: object, field: str) -> None:
     """Refuse what `json.dumps` would refuse without saying where, or would change in silence."""
+    if type(value) in _PLAIN:
+        return
     if isinstance(value, float):
         if not math.isfinite(value):
             raise InputError(field, value, "give a finite number, or leave the value out")
@@ -84,11 +118,12 @@ def _check_json(value: object, field: str) -> None:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise InputError(field, key, "give a string as key")
-            _check_json(item, f"{field}.{key}")
+            if type(item) not in _PLAIN and not (type(item) is float and math.isfinite(item)):
+                _check_json(item, f"{field}.{key}")
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             _check_json(item, f"{field}[{index}]")
-    elif not (value is None or isinstance(value, str | int)):
+    elif not isinstance(value, str | int):
         raise InputError(field, value, "give a string, number, boolean, null, list or mapping")
 
 

@@ -5,38 +5,37 @@ Knows nothing of what a decision or an outcome holds.
 
 from __future__ import annotations
 
-import json
-import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
-from itertools import groupby
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy import Connection, bindparam, insert, select
 
-from journal.chain import Fault, chain_faults
-from journal.schema import GENESIS, KINDS, Record, canonical, chained_hash, metadata, records
+from journal.anchors import Seen, anchor, heads
+from journal.chain import Finding
+from journal.database import Database
+from journal.group import Group
+from journal.inspection import Inspection, inspect
+from journal.schema import GENESIS, KINDS, Record, canonical, chained_hash, checked_name, metadata, records
 from market.errors import InputError
 
-LARGEST_BATCH: Final = 10_000  # one transaction holds the write lock, and its ids go into one query
-BUSY_SECONDS: Final = 30.0
+LARGEST_BATCH: Final = 10_000  # one transaction holds the write lock
+ANCHOR_SECONDS: Final = 60.0  # a writer that writes looks this often where the others stand
+ANCHOR_RECORDS: Final = 1_000  # and after so many records of its own
 
 Entry = tuple[str, str, Mapping[str, Any]]  # kind, record id, payload
+Checked = tuple[str, str, str]  # kind, record id, canonical payload
+Row = dict[str, Any]  # by the names of the table's columns
 
 
 class Journal:
     """One writer's door to the journal at an SQLAlchemy `url`; readers see the records of all writers.
 
-    A record is durable before `append` returns. With SQLite (WAL) and `synchronous="NORMAL"` that means it
-    survives the death of this process; `"FULL"` also makes it survive the loss of power, at one disk flush
-    per transaction. Another database brings its own setting. The file and its table are made by the first
-    append, never by a reader. Threads may share a Journal. `clock` gives nanoseconds since 1970, UTC.
+    A record is durable, as `Database` says, before `append` returns. The file and its table are made by the
+    first append, never by a reader. Threads may share a Journal: what they append at once is one transaction.
+    With its first record, then every `ANCHOR_SECONDS` or `ANCHOR_RECORDS` and when it is closed, a writer
+    also journals where the others stand. `clock` gives nanoseconds since 1970, UTC.
     """
 
     def __init__(
@@ -47,13 +46,14 @@ class Journal:
         synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        self.writer = _checked_name("writer", writer, 128)
-        if synchronous not in ("NORMAL", "FULL"):
-            raise InputError("synchronous", synchronous, "give NORMAL or FULL")
+        self.writer = checked_name("writer", writer, 128)
         self._clock = clock
-        self._engine, self._file = _engine(url, synchronous)
-        self._writing = self._engine.execution_options(immediate=True)
-        self._ready = False
+        self._database = Database(url, metadata, "journal", synchronous=synchronous)
+        self._connection = self._database.transaction
+        self._group: Group[list[Checked], list[Row]] = Group(self._write)
+        self._seen: dict[str, Seen] = {}  # the heads of others that this writer has journaled
+        self._anchor_after = 0.0  # by time.monotonic
+        self._unanchored = 0  # records of this writer since
 
     def append(self, kind: str, record_id: str, payload: Mapping[str, Any]) -> Record:
         """Journal one record; see `append_many`."""
@@ -69,23 +69,45 @@ class Journal:
         if len(entries) > LARGEST_BATCH:
             raise InputError("entries", len(entries), f"give at most {LARGEST_BATCH} at a time")
         wanted = [_checked_entry(*entry) for entry in entries]
+        return [_record(row) for row in self._group.ask(wanted)] if wanted else []
+
+    def _write(self, requests: Sequence[list[Checked]], *, last: bool = False) -> list[list[Row] | Exception]:
+        """Write all requests in one transaction, but for those that contradict what is journaled.
+
+        `last`: it is this writer's last, so that the others' heads are due.
+        """
+        answers: list[list[Row] | Exception] = []
         with self._connection(write=True) as connection:
-            known = _stored(connection, [record_id for _, record_id, _ in wanted])
-            sequence, previous = _head(connection, self.writer)
-            rows: list[dict[str, Any]] = []
-            for kind, record_id, payload in wanted:
-                if record_id in known:
-                    _check_same(known[record_id], kind, payload)
+            self._database.take_turn(connection)
+            known = _stored(connection, [record_id for wanted in requests for _, record_id, _ in wanted])
+            chain = _Chain(self.writer, *_head(connection, self.writer), self._clock)
+            for wanted in requests:
+                try:
+                    new = _new(wanted, known)
+                except InputError as error:
+                    answers.append(error)
                     continue
-                sequence, moment = sequence + 1, self._clock()
-                digest = chained_hash(self.writer, sequence, kind, record_id, moment, payload, previous)
-                fields = (self.writer, sequence, kind, record_id, moment, payload, previous, digest)
-                known[record_id] = dict(zip(records.c.keys(), fields, strict=True))
-                rows.append(known[record_id])
-                previous = digest
-            if rows:
-                connection.execute(insert(records), rows)
-        return [_record(known[record_id]) for _, record_id, _ in wanted]
+                known |= {record_id: chain.link(kind, record_id, text) for kind, record_id, text in new}
+                answers.append([known[record_id] for _, record_id, _ in wanted])
+            seen = self._anchored(connection, chain, last)
+            if chain.rows:
+                connection.execute(insert(records), chain.rows)
+        self._seen |= seen
+        return answers
+
+    def _anchored(self, connection: Connection, chain: _Chain, last: bool) -> dict[str, Seen]:
+        """Link a record of the others' heads to `chain` where one is due; the heads that it holds."""
+        self._unanchored += len(chain.rows)
+        late = bool(chain.rows) and time.monotonic() >= self._anchor_after
+        if not (last or late or self._unanchored >= ANCHOR_RECORDS):
+            return {}
+        self._unanchored, self._anchor_after = 0, time.monotonic() + ANCHOR_SECONDS
+        said = anchor(heads(connection), self._seen, self.writer)
+        if said is None:
+            return {}
+        record_id = f"anchor-{self.writer}-{chain.sequence + 1}"
+        chain.link(said.kind, record_id, canonical(said.model_dump(mode="json")))
+        return {name: Seen(head.sequence, head.hash) for name, head in said.heads.items()}
 
     def get(self, record_id: str) -> Record:
         """The record of that id, whichever writer wrote it; an unknown id is an `InputError`."""
@@ -95,116 +117,104 @@ class Journal:
             raise InputError("record_id", record_id, "give the id of a journaled record")
         return _record(known[record_id])
 
-    def verify(self) -> list[Fault]:
+    def read(self, *kinds: str) -> Iterator[Record]:
+        """All records of these kinds (of every kind where none is given), writer by writer in chain order.
+
+        They are those of one moment, read as they are asked for.
+        """
+        for kind in kinds:
+            _checked_kind(kind)
+        ordered = select(records).order_by(records.c.writer, records.c.sequence)
+        wanted = ordered.where(records.c.kind.in_(kinds)) if kinds else ordered
+        with self._connection(write=False) as connection:
+            for row in connection.execute(wanted).yield_per(1000).mappings():
+                yield _record(dict(row))
+
+    def verify(self) -> list[Finding]:
         """Every altered, missing or reordered record of every writer; an empty list when the chains hold.
 
-        The chain alone cannot tell that the newest records of a writer were cut off, nor that a whole tail
-        was rewritten with new hashes: that takes a copy of its head kept elsewhere.
+        Records that were cut off the end of a writer's chain, or written anew there, are found by what other
+        writers say of it: see `Inspection.unanchored` for those that no other has seen yet.
         """
-        faults: list[Fault] = []
+        return self.inspect().faults
+
+    def inspect(self) -> Inspection:
+        """See `journal.inspection`."""
         with self._connection(write=False) as connection:
-            ordered = connection.execute(select(records).order_by(records.c.writer, records.c.sequence))
-            for writer, rows in groupby(ordered.yield_per(1000), key=lambda row: str(row.writer)):
-                faults += chain_faults(writer, rows, partial(_links, connection, writer))
-        return faults
+            return inspect(connection)
 
     def close(self) -> None:
-        """Give the database connections back."""
-        self._engine.dispose()
-
-    @contextmanager
-    def _connection(self, *, write: bool) -> Iterator[Connection]:
-        """A transaction, committed at the end; what the database refuses becomes an `InputError`."""
-        place = self._engine.url.render_as_string(hide_password=True)
-        if self._file is not None and not write and not self._file.exists():
-            raise InputError("journal", place, "give a journal that exists; nothing was ever written here")
-        try:
-            if write and self._file is not None and not self._ready:
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-            with (self._writing if write else self._engine).begin() as connection:
-                if write and not self._ready:
-                    metadata.create_all(connection)
-                yield connection
-            self._ready = self._ready or write
-        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-            cause = getattr(error, "orig", None) or error
-            raise InputError("journal", place, f"{_mend(str(cause))} ({cause})") from error
+        """Journal where the others stand now, if this writer ever wrote, and give the connections back."""
+        if self._anchor_after:
+            with suppress(InputError):  # worth a try, no more: every record that was answered for is there
+                self._write([], last=True)
+        self._database.close()
 
 
-def _engine(url: str, synchronous: str) -> tuple[Engine, Path | None]:
-    """An engine for `url` and, for SQLite, the file it opens."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise InputError("journal", url, "give a URL such as sqlite:////absolute/journal.db") from None
-    if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed), None
-    # A relative file would vanish with a submitted job's working folder, and memory with the process.
-    file = Path(parsed.database or "")
-    if not file.is_absolute():
-        raise InputError("journal", url, "give an absolute file: sqlite:////absolute/journal.db")
-    engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
+class _Chain:
+    """A writer's chain as it grows: from its head on, the rows that are new."""
 
-    def prepare(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # the driver's own BEGIN is deferred: two writers would deadlock
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute(f"PRAGMA synchronous={synchronous}")
+    def __init__(self, writer: str, sequence: int, previous: str, clock: Callable[[], int]) -> None:
+        self.rows: list[Row] = []
+        self.sequence = sequence
+        self._writer, self._previous, self._clock = writer, previous, clock
 
-    def begin(connection: Connection) -> None:
-        # A writer takes the lock before it reads the chain's head, so that no other can take the same place.
-        immediate = connection.get_execution_options().get("immediate", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-    event.listen(engine, "connect", prepare)
-    event.listen(engine, "begin", begin)
-    return engine, file
+    def link(self, kind: str, record_id: str, payload: str) -> Row:
+        """The row of one more record."""
+        self.sequence += 1
+        start = (self._writer, self.sequence, kind, record_id, self._clock(), payload, self._previous)
+        self._previous = chained_hash(*start)
+        self.rows.append(dict(zip(records.c.keys(), (*start, self._previous), strict=True)))
+        return self.rows[-1]
 
 
-def _checked_name(field: str, value: object, longest: int) -> str:
-    if not (isinstance(value, str) and value.isprintable() and value.strip() and len(value) <= longest):
-        raise InputError(field, value, f"give 1 to {longest} printable characters")
-    return value
-
-
-def _checked_entry(kind: str, record_id: str, payload: Mapping[str, Any]) -> tuple[str, str, str]:
+def _checked_kind(kind: str) -> str:
     if kind not in KINDS:
         raise InputError("kind", kind, f"give one of {', '.join(KINDS)}")
-    return kind, _checked_name("record_id", record_id, 200), canonical(payload)
+    return kind
 
 
-def _check_same(stored: Mapping[str, Any], kind: str, payload: str) -> None:
-    if (stored["kind"], stored["payload"]) != (kind, payload):
-        mend = f"is already journaled as another {stored['kind']}; give a new id, or the payload first sent"
-        raise InputError("record_id", stored["record_id"], mend)
+def _checked_entry(kind: str, record_id: str, payload: Mapping[str, Any]) -> Checked:
+    return _checked_kind(kind), checked_name("record_id", record_id, 200), canonical(payload)
 
 
-def _stored(connection: Connection, record_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    rows = connection.execute(select(records).where(records.c.record_id.in_(record_ids))).mappings()
-    return {row["record_id"]: dict(row) for row in rows}
+def _new(wanted: list[Checked], known: Mapping[str, Row]) -> list[Checked]:
+    """The entries of one request that are not journaled yet; `InputError` for one that is, as another."""
+    new: dict[str, Checked] = {}
+    for entry in wanted:
+        record_id = entry[1]
+        row = known.get(record_id)
+        there = new.setdefault(record_id, entry) if row is None else (row["kind"], record_id, row["payload"])
+        if there != entry:
+            mend = f"is already journaled as another {there[0]}; give a new id, or the payload first sent"
+            raise InputError("record_id", record_id, mend)
+    return list(new.values())
+
+
+# Built once: with each append it would cost as much as to write the record.
+_STORED: Final = select(records).where(records.c.record_id.in_(bindparam("ids", expanding=True)))
+_HEAD: Final = (
+    select(records.c.sequence, records.c.hash)
+    .where(records.c.writer == bindparam("writer"))
+    .order_by(records.c.sequence.desc())
+    .limit(1)
+)
+
+
+def _stored(connection: Connection, record_ids: Sequence[str]) -> dict[str, Row]:
+    found: dict[str, Row] = {}
+    for first in range(0, len(record_ids), LARGEST_BATCH):
+        some = record_ids[first : first + LARGEST_BATCH]
+        rows = connection.execute(_STORED, {"ids": some}).mappings()
+        found |= {row["record_id"]: dict(row) for row in rows}
+    return found
 
 
 def _head(connection: Connection, writer: str) -> tuple[int, str]:
     """The sequence and hash that the writer's next record follows."""
-    newest = select(records.c.sequence, records.c.hash).where(records.c.writer == writer)
-    row = connection.execute(newest.order_by(records.c.sequence.desc()).limit(1)).first()
+    row = connection.execute(_HEAD, {"writer": writer}).first()
     return (0, GENESIS) if row is None else (row.sequence, row.hash)
 
 
 def _record(row: Mapping[str, Any]) -> Record:
-    return Record(**{**row, "payload": json.loads(row["payload"])})
-
-
-def _links(connection: Connection, writer: str) -> Iterable[tuple[str, str]]:
-    """The hash that each of the writer's records claims, and the hash it claims to follow."""
-    pairs = connection.execute(select(records.c.hash, records.c.previous).where(records.c.writer == writer))
-    return ((row.hash, row.previous) for row in pairs)
-
-
-def _mend(message: str) -> str:
-    if "full" in message:
-        return "free some disk space; nothing was written, all earlier records stand"
-    if "locked" in message or "busy" in message:
-        return "another process holds the journal's lock; try again"
-    if "not a database" in message or "malformed" in message or "no such table" in message:
-        return "this is not a whole journal: put a copy back in its place, and verify it"
-    return "the database refused; nothing was written"
+    return Record(**{"text" if name == "payload" else name: value for name, value in row.items()})

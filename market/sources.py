@@ -39,6 +39,8 @@ def load(source: str) -> tuple[Bars, ...]:
         return load_samples(rest)
     if colon and scheme == "synthetic":
         return (_synthetic(rest),)
+    if colon and scheme == "journal":
+        raise DataError("source", "journal:…", "a journal holds trades, no bars: only train and tune take it")
     if colon and rest.startswith("//"):
         if scheme.partition("+")[0] not in ("sqlite", "postgresql"):
             # Only the scheme is shown: the rest may hold a password.

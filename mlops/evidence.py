@@ -92,6 +92,27 @@ class Evidence(BaseModel):
         return file.evidence
 
 
+def newest(folder: Path, bundle: str) -> Evidence:
+    """The newest evidence for `bundle` in the JSON files below `folder`.
+
+    `InputError` if there is none, naming a broken file where one may have been it.
+    """
+    found: list[Evidence] = []
+    broken: InputError | None = None
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            evidence = Evidence.load(path)
+        except InputError as error:
+            broken = error
+        else:
+            found += [evidence] if evidence.bundle == bundle else []
+    if found:
+        return max(found, key=lambda evidence: evidence.created)
+    if broken is not None:
+        raise broken
+    raise InputError("evidence", str(folder), f"holds none for bundle {bundle}: evaluate it first")
+
+
 class _EvidenceFile(BaseModel):
     """The file's layout."""
 

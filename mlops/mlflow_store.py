@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,13 +22,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from market.errors import InputError
 from mlops.evidence import first_fault
-from mlops.versions import MODEL, ModelVersion
+from mlops.versions import MODEL, Lineage, ModelVersion, read_export
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 LOCK_SECONDS: Final = 300  # the first use makes some fifty tables, and others may be waiting before us
 OWN: Final = "ballast."  # the tags with this prefix are ours
+LINEAGE: Final = OWN + "lineage."  # one tag a field, so that MLflow's pages can search by each
 
 _MODEL_VERSION: Final = TypeAdapter(ModelVersion)
 
@@ -58,6 +61,9 @@ def opened(folder: Path) -> Iterator[MlflowClient]:
         raise InputError("registry", str(folder), mend) from None
     except MlflowException as error:
         raise InputError("registry", str(database), f"MLflow refused it: {error.message}") from error
+    except OSError as error:
+        mend = f"see to the disk ({error.strerror}); what was live before is still live, or the next use ends"
+        raise InputError("registry", str(folder), f"{mend} what was begun") from error
 
 
 def create(client: MlflowClient, path: Path, tags: Mapping[str, str], metrics: Mapping[str, float]) -> int:
@@ -76,7 +82,7 @@ def create(client: MlflowClient, path: Path, tags: Mapping[str, str], metrics: M
 
 
 def forget(client: MlflowClient, number: int) -> None:
-    """Take a version and its run out of MLflow."""
+    """Take a version and its run out of MLflow; the caller sees to it that no alias names it."""
     run = client.get_model_version(MODEL, str(number)).run_id
     client.delete_model_version(MODEL, str(number))
     if run:
@@ -94,8 +100,19 @@ def drop_alias(client: MlflowClient, alias: str) -> None:
 
 
 def set_tag(client: MlflowClient, number: int, name: str, value: str) -> None:
-    """Set one of our own tags (`status`, `evidence`, ...) of a version."""
+    """Set one of our own tags (`status`, `evidence`, ...) of a version; an empty one counts as none."""
     client.set_model_version_tag(MODEL, str(number), OWN + name, value)
+
+
+def keep(client: MlflowClient) -> int | None:
+    """How many versions are kept when one is registered; None where that was never said."""
+    kept = client.get_registered_model(MODEL).tags.get(OWN + "keep")
+    return None if kept is None else int(kept)
+
+
+def set_keep(client: MlflowClient, number: int) -> None:
+    """Say how many versions are kept from now on."""
+    client.set_registered_model_tag(MODEL, OWN + "keep", str(number))
 
 
 def read_all(client: MlflowClient) -> list[ModelVersion]:
@@ -108,24 +125,61 @@ def read_all(client: MlflowClient) -> list[ModelVersion]:
     return sorted(versions, key=lambda version: version.version)
 
 
-def settle(client: MlflowClient) -> None:
-    """Make statuses, `previous` and `staging` agree with what `production` names."""
+def settle(client: MlflowClient) -> list[ModelVersion]:
+    """All versions, oldest first, after statuses, `previous` and `staging` follow what `production` names."""
     versions = read_all(client)
+    writes = list(_to_settle(client, versions))
+    for write in writes:
+        write()
+    return read_all(client) if writes else versions
+
+
+def _to_settle(client: MlflowClient, versions: list[ModelVersion]) -> Iterator[Callable[[], None]]:
+    """The writes that are missing, in their order."""
     live = next((version for version in versions if "production" in version.aliases), None)
     outgoing = [version for version in versions if version.status == "PRODUCTION" and version != live]
     for version in outgoing:
-        set_alias(client, "previous", version.version)
-        set_tag(client, version.version, "status", "ARCHIVED")
+        yield partial(set_alias, client, "previous", version.version)
+        yield partial(set_tag, client, version.version, "status", "ARCHIVED")
     if live is not None and "previous" in live.aliases and not outgoing:
-        drop_alias(client, "previous")
+        yield partial(drop_alias, client, "previous")
     if live is not None and live.status != "PRODUCTION":
-        set_tag(client, live.version, "status", "PRODUCTION")
+        yield partial(set_tag, client, live.version, "status", "PRODUCTION")
     first = 0 if live is None else live.version + 1
     waiting = [version for version in versions if version.status == "STAGING" and version.version >= first]
     if waiting and "staging" not in waiting[-1].aliases:
-        set_alias(client, "staging", waiting[-1].version)
+        yield partial(set_alias, client, "staging", waiting[-1].version)
     elif not waiting and any("staging" in version.aliases for version in versions):
-        drop_alias(client, "staging")
+        yield partial(drop_alias, client, "staging")
+
+
+def pages(folder: Path, port: int) -> tuple[list[str], dict[str, str]]:
+    """The arguments and variables with which Python shows MLflow's pages on 127.0.0.1, of the database in
+    `folder`.
+
+    The pages alone: no artifacts, one worker, none of the job runners that take two gigabytes.
+    """
+    arguments = [
+        "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
+        "--default-artifact-root", (folder / "artifacts").as_uri(), "--no-serve-artifacts",
+        "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+    ]  # fmt: skip
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return arguments, quiet
+
+
+def lineage_tags(lineage: Lineage) -> dict[str, str]:
+    """The tags that a version's lineage is kept in."""
+    told = {name: str(value) for name, value in asdict(lineage).items() if value is not None}
+    told["seeds"] = ",".join(map(str, lineage.seeds))
+    return {LINEAGE + name: value for name, value in told.items()}
+
+
+def _lineage(tags: Mapping[str, str]) -> dict[str, Any] | None:
+    found: dict[str, Any] = {
+        name.removeprefix(LINEAGE): value for name, value in tags.items() if name.startswith(LINEAGE)
+    }
+    return found | {"seeds": found.get("seeds", "").split(",")} if found else None
 
 
 def _read(entry: Any, aliases: tuple[str, ...]) -> ModelVersion:
@@ -139,7 +193,9 @@ def _read(entry: Any, aliases: tuple[str, ...]) -> ModelVersion:
         "created": datetime.fromtimestamp(entry.creation_timestamp / 1000, UTC),
         "tags": {name: value for name, value in entry.tags.items() if not name.startswith(OWN)},
         "aliases": aliases,
-        "evidence": own.get("evidence"),
+        "evidence": own.get("evidence") or None,
+        "override": own.get("override") or None,
+        "lineage": _lineage(entry.tags),
     }
     try:
         return _MODEL_VERSION.validate_python(fields | {"metrics": json.loads(own.get("metrics", "{}"))})
@@ -150,12 +206,19 @@ def _read(entry: Any, aliases: tuple[str, ...]) -> ModelVersion:
 
 
 def _check_database(database: Path) -> None:
-    """Refuse a broken file at once; MLflow would retry for minutes."""
-    if not database.exists():
+    """Refuse a broken file at once, for which MLflow would retry for minutes, and a lost one, for which it
+    would make an empty registry.
+    """
+    if not database.exists() or not database.stat().st_size:
+        if read_export(database.parent.parent):
+            mend = "is lost, but export.json lists versions: put a copy back in its place, or remove both"
+            raise InputError("registry", str(database), mend)
         return
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
     except sqlite3.Error as error:
         mend = f"put a copy back in its place ({error}); export.json still holds the last good state"
         raise InputError("registry", str(database), mend) from error

@@ -28,11 +28,29 @@ TRANSITIONS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True)
+class Lineage:
+    """What a bundle was made of.
+
+    `data`, `features` and `config` are digests: of all bars it was trained on, of the definition of the
+    features, of the training's configuration. `seeds` are all that were trained, though one was registered.
+    `parent` is the bundle that was in production when training began, or that a retraining started from.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    data: str
+    features: str
+    config: str
+    seeds: tuple[int, ...]
+    parent: BundleDigest | None = None
+
+
+@dataclass(frozen=True)
 class ModelVersion:
     """One registered bundle.
 
-    `digest` is the bundle's, `path` its absolute folder, `evidence` the digest of the evidence it was
-    promoted on.
+    `digest` is the bundle's, `path` its absolute folder, `lineage` what it was made of, where that was told.
+    It was last promoted on the evidence of the digest `evidence`, or for the reason `override`.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -46,6 +64,8 @@ class ModelVersion:
     metrics: Mapping[str, FiniteFloat] = field(default_factory=dict)
     aliases: tuple[Alias, ...] = ()
     evidence: str | None = None
+    override: str | None = None
+    lineage: Lineage | None = None
 
 
 def check_transition(version: ModelVersion, status: str) -> None:

@@ -8,6 +8,7 @@ A bundle is a folder named by its SHA-256 with ``policy.safetensors`` (every arr
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -23,19 +24,23 @@ from safetensors.numpy import save as save_tensors
 
 from envs.guardrails import Limits, allowed, bound
 from envs.observation import OBSERVATION_FIELDS, Situation
-from envs.signal_table import SignalTable
+from envs.signal_table import SignalTable, signal_table
 from features.spec import fingerprint
 from market.errors import InputError
+from market.storage import storage
 from policies.baselines import PlugIn
 from policies.decision import ValuePolicy
 from policies.hybrid import FineTunedPolicy, Network, TierPolicy
 from policies.support import Support
 from signals.fields import VolatilityRanks
 from signals.outcome_model import OutcomeModel
+from signals.trades import Trades, trade_fields, volatility_ratio
 
 ARRAYS_FILE: Final = "policy.safetensors"
 META_FILE: Final = "bundle.json"
 GOLDEN_ROWS: Final = 64
+BUNDLES: Final = "bundles"  # the folder of all bundles, in a home and in BALLAST_STORAGE
+DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 TOLERANCE: Final = 1e-5  # between BLAS builds; tiers must be equal all the same
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -130,6 +135,35 @@ class PolicyBundle:
             return tiers
         return FineTunedPolicy(tiers, self.fine_tune, self.meta.fine_tune.band)
 
+    def table_of(
+        self,
+        trades: Trades,
+        base_risk: float | None = None,
+        probability: npt.NDArray[np.float64] | None = None,
+    ) -> SignalTable:
+        """Settled trades as this bundle sees them: its outcome model and scaling, its k and prior win rate.
+
+        `base_risk`: the bundle's own where absent. `probability`: float64[n, J] of the outcome model where
+        better is known than its own (training signals: by models that had not seen them).
+        """
+        fields = trade_fields(trades, self.ranks)
+        return signal_table(
+            time=trades.signal_time,
+            exit_time=trades.exit_time,
+            symbol=trades.symbol,
+            signal_fields=fields,
+            gross_r=trades.gross_r,
+            cost_r=trades.cost_r,
+            impact_r=trades.impact_r,
+            probability=self.outcome_model.probability(fields) if probability is None else probability,
+            outcome_r=self.outcome_model.outcome_r,
+            volatility_ratio=volatility_ratio(trades, self.meta.volatility_median),
+            out_of_distribution=self.support.outside(trades.features),
+            k=self.meta.k,
+            base_risk=self.meta.base_risk if base_risk is None else base_risk,
+            prior_win_rate=self.meta.prior_win_rate,
+        )
+
     def with_golden(self, table: SignalTable, signal_fields: npt.NDArray[np.float64]) -> "PolicyBundle":
         """This bundle with golden vectors computed on evenly spread rows of `table` (`signal_fields`:
         float64[n, 6]).
@@ -195,8 +229,12 @@ class PolicyBundle:
 def open_bundle(root: Path, digest: str) -> PolicyBundle:
     """Read the bundle `digest` below `root`; BundleError if it is missing, altered, of other features, or
     answers otherwise.
+
+    One that is not below `root` is fetched from BALLAST_STORAGE, where that is set and has it.
     """
     folder = root / digest
+    if not folder.exists() and DIGEST.fullmatch(digest) and (kept := storage()) is not None:
+        kept.get(f"{BUNDLES}/{digest}", folder)
     try:
         tensors, meta = (folder / ARRAYS_FILE).read_bytes(), (folder / META_FILE).read_bytes()
     except OSError as error:
@@ -252,6 +290,7 @@ def _answers(bundle: PolicyBundle, golden: Arrays) -> Arrays:
         impact_r=golden["impact_r"],
         volatility_ratio=np.ones(count),
         settled_kelly=np.full(count, np.nan),
+        settled_optimal=np.full(count, np.nan),
         k=bundle.meta.k,
         base_risk=bundle.meta.base_risk,
     )

@@ -24,6 +24,16 @@ class LadderRung(Strict):
     blocked_by: str | None = Field(description="the limit that forbids it")
 
 
+class ReservationAnswer(Strict):
+    """What the account's risk budget holds for a decision."""
+
+    key: str
+    state: Literal["reserved", "committed", "settled", "released", "expired"]
+    risk: float = Field(description="of the UTC day's risk, fraction of equity")
+    exposure: float = Field(description="of the open exposure, fraction of equity")
+    expires: str = Field(description="when it is given back if it is not committed, UTC")
+
+
 class SizingAnswer(Strict):
     """The size, the rule that bound it and everything that it came from."""
 
@@ -35,10 +45,14 @@ class SizingAnswer(Strict):
     proposed_multiplier: float | None = Field(
         description="what the model would do without limits; null where it has no valid say"
     )
+    rule_tier: Tier = Field(description="what the rule alone would have taken: STANDARD under these limits")
     rule_cap: float = Field(ge=0, le=1.5, description="largest multiplier that the limits allow")
     binding_rule: Rule = Field(description="what changed the advice; none where it stood")
     source: Literal["model", "rule"] = Field(
         description="who proposed; rule is STANDARD, where no model has a valid say"
+    )
+    propensity: float = Field(
+        gt=0, le=1, description="probability of this action in this situation: 1, as no policy draws"
     )
     model_status: str = Field(
         max_length=60, description="registry status of the bundle, or in short why the rule answered"
@@ -60,6 +74,28 @@ class SizingAnswer(Strict):
     )
     expected_utility: float | None = Field(
         description="R-utility expected of this size under the outcome model"
+    )
+    reservation: ReservationAnswer | None = Field(
+        default=None, description="only where the request said reserve; null where the size is 0"
+    )
+
+
+class BatchAnswer(Strict):
+    """The sizes of a batch."""
+
+    answers: list[SizingAnswer] = Field(description="one for each request, in the order given")
+
+
+class OutcomeAnswer(Strict):
+    """An outcome that is journaled, by this report or by an equal one before it."""
+
+    outcome_id: str
+    decision_id: str
+    signal_id: str = Field(
+        description="SHA-256 of the signal: decisions about the same one share its outcome"
+    )
+    reservation: ReservationAnswer | None = Field(
+        description="settled where the trade was committed, else released; null where nothing was reserved"
     )
 
 

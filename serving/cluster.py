@@ -149,9 +149,17 @@ def token_of(given: Mapping[str, str]) -> str | None:
         ) from None
 
 
+def token_for(given: Mapping[str, str], home: Path) -> str | None:
+    """The token for a cluster whose mode nobody states: what `given` names, else that of this home."""
+    stated = {"RAY_AUTH_MODE": "token", **given}
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & stated.keys() and (own := _own_token(home)).exists():
+        stated["RAY_AUTH_TOKEN_PATH"] = str(own)
+    return token_of(stated)
+
+
 def own_token(home: Path) -> Path:
     """The token of this home's clusters: made once, readable by its owner alone."""
-    path = home / "ray" / "token"
+    path = _own_token(home)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -159,6 +167,10 @@ def own_token(home: Path) -> Path:
     except FileExistsError:
         pass
     return path
+
+
+def _own_token(home: Path) -> Path:
+    return home / "ray" / "token"
 
 
 def _authorization(token: str | None) -> dict[str, str]:

@@ -11,10 +11,14 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from journal.store import Journal
+from journal.database import NothingWritten
+from journal.location import open_journal
+from journal.records import DecisionRecord
+from journal.store import Entry, Journal
 from market.errors import ConfigError, InputError
 from market.home import home as default_home
 from serving.guard import Keys
+from serving.refusals import NotFound, Unavailable
 from serving.schemas import Strict
 
 
@@ -45,7 +49,7 @@ class Desk:
     def __init__(self, name: str) -> None:
         # One writer per process and life, so that no chain of the journal is ever continued by another.
         self.writer = f"{name}-{uuid.uuid4().hex}"
-        self.refused: dict[str, str] | None = None  # why the last deployment was not taken over
+        self.refused: dict[str, Any] | None = None  # why the last deployment was not taken over
         self._home: Path | None = None
         self._keys: Keys | None = None
         self._journal: Journal | None = None
@@ -68,7 +72,7 @@ class Desk:
     def journal(self) -> Journal:
         """This replica's door to the journal of this home."""
         if self._journal is None:
-            self._journal = Journal(f"sqlite:///{self.home / 'journal' / 'journal.db'}", self.writer)
+            self._journal = open_journal(self.home, self.writer, os.environ)
         return self._journal
 
     def deploy(self, config: Mapping[str, Any]) -> None:
@@ -76,15 +80,16 @@ class Desk:
 
         Nothing is raised: Serve would try again and again, and then run on with half of its replicas.
         """
+        digest = config.get("digest")
         try:
             self.take(Deployed.model_validate(dict(config)))
             self.refused = None
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             place = ".".join(["user_config", *map(str, first["loc"])])
-            self.refused = {"field": place, "mend": first["msg"]}
+            self.refused = {"digest": digest, "field": place, "mend": first["msg"]}
         except InputError as error:
-            self.refused = {"field": error.field, "mend": error.mend}
+            self.refused = {"digest": digest, "field": error.field, "mend": error.mend}
 
     def take(self, deployed: Deployed) -> None:
         """Take over a checked deployment, whole or not at all; InputError where it cannot be used."""
@@ -93,4 +98,27 @@ class Desk:
 
     def health(self) -> dict[str, Any]:
         """What /healthz tells."""
-        return {"status": "ok", "refused": self.refused}
+        return {"status": "ok", "replica": self.writer, "refused": self.refused}
+
+
+def decision_of(journal: Journal, decision_id: str) -> DecisionRecord:
+    """The journaled decision of that id; NotFound where there is none."""
+    mend = "give the decision id of an answer of POST /sizing"
+    try:
+        record = journal.get(decision_id)
+    except InputError as error:
+        if error.field == "journal" and not isinstance(error, NothingWritten):
+            raise Unavailable("journal", error.mend) from error
+        raise NotFound("decision_id", decision_id, mend) from error
+    if record.kind != "decision":
+        raise NotFound("decision_id", decision_id, mend)
+    return DecisionRecord.of(record)
+
+
+def journaled(journal: Journal, entries: list[Entry]) -> None:
+    """Write `entries` in one transaction; Unavailable where that cannot be done."""
+    try:
+        journal.append_many(entries)
+    except InputError as error:
+        # The request was sound, so this is no fault of the client's; without a record there is no answer.
+        raise Unavailable("journal", error.mend) from error

@@ -33,12 +33,12 @@ from serving.cluster import (
     token_of,
 )
 from serving.guard import KEYS_FILE, Keys
+from serving.rollout import KEY_VARIABLE, KeyNeeded, await_replicas
 
 DEFAULT_PORT: Final = 8100
 DASHBOARD_PORT: Final = 8265
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 START_SECONDS: Final = 240.0  # some 20 on two idle cores; a crowded machine takes its time
-SWAP_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 20.0
 
 
@@ -62,23 +62,9 @@ class Server:
         self.await_bundle(bundle)
 
     def await_bundle(self, bundle: Path | None) -> None:
-        """Return once /sizing answers from `bundle`; StartError with the reason where it goes on without."""
-        deadline = time.monotonic() + SWAP_SECONDS
-        while reason := self._not_taken(bundle):
-            if time.monotonic() > deadline:
-                raise StartError("bundle", str(bundle), f"the replicas did not take it over: {reason}")
-            time.sleep(0.1)
-
-    def _not_taken(self, bundle: Path | None) -> str | None:
-        """Why /sizing does not answer from `bundle`; None where it does, or where keys hide it from here."""
-        code, body = fetch(f"{self.url}/sizing/healthz")
-        if code == 401:
-            return None
-        if code != 200:
-            return f"no answer ({code})"
-        health = json.loads(body)
-        wanted = None if bundle is None else bundle.name
-        return None if health["bundle"] == wanted else f"refused: {health['refused']}"
+        """Return once every replica of /sizing answers from `bundle`, or keys hide it; NotTaken otherwise."""
+        with suppress(KeyNeeded):
+            await_replicas(self.dashboard, self.url, bundle, self.token, os.environ.get(KEY_VARIABLE))
 
     def stop(self) -> None:
         """End every process that was started. May be called again."""
@@ -190,11 +176,11 @@ def port_to_serve_on(wanted: int | None) -> int:
 @contextmanager
 def serving(
     home: Path, digest: str | None, status: str, port: int, say: Callable[[str], None] = lambda text: None
-) -> Iterator[str]:
-    """`start` for a bundle of this home, or for the rule alone (None), as a context that gives the URL."""
+) -> Iterator[Server]:
+    """`start` for a bundle of this home, or for the rule alone (None), as a context."""
     bundle = None if digest is None else home / "bundles" / digest
     with start(home, bundle=bundle, status=status, port=port, say=say) as server:
-        yield server.url
+        yield server
 
 
 def processes_of(folder: Path) -> list[int]:

@@ -3,13 +3,13 @@
 Knows nothing of Ray or HTTP, and writes no sentence.
 """
 
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from market.errors import InputError
+from journal.records import NarrativeRecord, SignalRecord
 from narratives.narrator import Narrator
-from serving.desk import Desk
-from serving.refusals import NotFound, Unavailable
+from serving.desk import Desk, decision_of, journaled
 from serving.schemas import NarrativeRequest
 
 
@@ -25,22 +25,17 @@ class NarrativeDesk(Desk):
         if request.decision_id is None:
             context: Mapping[str, Any] = request.context or {}
         else:
-            record = self._decision(request.decision_id)
+            decision = decision_of(self.journal, request.decision_id)
             if request.kind == "market_narrative":
-                context = {"symbol": record["signal"]["symbol"], "features": record["features"]}
+                signal = SignalRecord.of(self.journal.get(decision.signal_id))
+                context = {"symbol": signal.symbol, "features": signal.features}
             else:
-                context = record["decision"]
-        narrative = self.narrator.generate(request.kind, context)
-        return {"decision_id": request.decision_id, **narrative.model_dump(mode="json")}
-
-    def _decision(self, decision_id: str) -> Mapping[str, Any]:
-        mend = "give the decision id of an answer of POST /sizing"
-        try:
-            record = self.journal.get(decision_id)
-        except InputError as error:
-            if error.field == "journal" and (self.home / "journal" / "journal.db").exists():
-                raise Unavailable("journal", error.mend) from error
-            raise NotFound("decision_id", decision_id, mend) from error
-        if record.kind != "decision":
-            raise NotFound("decision_id", decision_id, mend)
-        return record.payload
+                context = decision.model_dump(mode="json")
+        narrative = self.narrator.generate(request.kind, context).model_dump(mode="json")
+        record = NarrativeRecord(
+            narrative=request.kind,
+            decision_id=request.decision_id,
+            **{name: narrative[name] for name in ("text", "writer", "facts")},
+        )
+        journaled(self.journal, [record.to_entry(str(uuid.uuid4()))])
+        return {"decision_id": request.decision_id, **narrative}

@@ -43,6 +43,7 @@ from signals.outcomes import Costs
 Floats = npt.NDArray[np.float64]
 
 NO_MODEL: Final = "no model is served"
+NOT_USED: Final = ", not used: "  # between a model's status and why it has no say
 LONGEST_STATUS: Final = 60  # narratives print it
 # Limits that the guardrail recognises as unusable: it answers 0 and says invalid_limits.
 UNUSABLE: Final = Limits.model_construct(base_risk=nan)
@@ -124,39 +125,42 @@ class PositionSizer:
                 about = (signal, row, account, in_force, largest, mask, win_rate_recent)
                 advice = advise(self.bundle, self._policy, self._costs, *about)
         except NoAdvice as reason:
-            status, fault = f"{self.status}, not used: {reason}", str(reason)
+            status, fault = f"{self.status}{NOT_USED}{reason}", str(reason)
         except Exception as error:  # rule-first: whatever a model does wrong, the rule answers
-            status = f"{self.status}, not used: {type(error).__name__}"
+            status = f"{self.status}{NOT_USED}{type(error).__name__}"
             fault = f"{type(error).__name__}: {first_line(error)}"
+        # Three proposals in one call: what is answered, what the model would do without limits, and the rule.
+        standard = float(SIZES[STANDARD])
         guarded = bound(
-            SIZES[STANDARD] if advice is None else advice.proposed,
+            [standard] * 3 if advice is None else [advice.proposed, advice.wanted, standard],
             largest,
             cap_rule,
             in_force,
             snap=advice is None or self._policy.snaps,
-            out_of_distribution=advice is not None and advice.outside,
+            out_of_distribution=[advice is not None and advice.outside, False, False],
         )
+        tiers = floor_to_tier(guarded.multiplier).tolist()
         multiplier = float(guarded.multiplier[0])
-        binding = guarded.binding
-        if advice is not None and binding[0] == NONE:
-            # A policy that is shown what is legal asks for no more: what binds its free choice has bound it.
-            binding = bound(advice.wanted, largest, cap_rule, in_force, snap=self._policy.snaps).binding
+        # A policy that is shown what is legal asks for no more: what binds its free choice has bound it.
+        binding = guarded.binding[0] if guarded.binding[0] != NONE else guarded.binding[1]
         base_risk = 0.0 if operator.limits is None else in_force.base_risk
         if advice is None:
             observation = known_without_model(signal, row, account, in_force, largest, win_rate_recent)
         else:
             observation = dict(zip(OBSERVATION_FIELDS, advice.situation.observation[0].tolist(), strict=True))
         rungs = ladder(None if advice is None else advice.values, mask[0], RULES[int(cap_rule[0])])
-        action = TIERS[int(floor_to_tier(guarded.multiplier)[0])]
+        action = TIERS[tiers[0]]
         details = {
             "symbol": signal.symbol,
             "side": signal.side,
             "action": action,
             "multiplier": multiplier,
             "proposed_multiplier": None if advice is None else advice.wanted,
+            "rule_tier": TIERS[tiers[2]],
             "rule_cap": float(largest[0]),
-            "binding_rule": RULES[int(binding[0])],
+            "binding_rule": RULES[int(binding)],
             "source": "rule" if advice is None else "model",
+            "propensity": 1.0,  # every policy that a bundle can hold is deterministic
             "model_status": status[:LONGEST_STATUS],
             "model_fault": fault,
             "base_risk": base_risk,

@@ -16,11 +16,19 @@ from market.errors import InputError
 from serving.answers import RefusalAnswer
 
 LONGEST_VALUE: Final = 100
-DOCUMENTED: Final[dict[int | str, dict[str, Any]]] = {
+Documented = dict[int | str, dict[str, Any]]
+DOCUMENTED: Final[Documented] = {
     401: {"model": RefusalAnswer, "description": "no valid API key, where keys are configured"},
     413: {"model": RefusalAnswer, "description": "the body is larger than allowed"},
     422: {"model": RefusalAnswer, "description": "field, value and mend of what is wrong"},
     429: {"description": "too many requests are waiting: try again after Retry-After seconds"},
+    503: {"model": RefusalAnswer, "description": "what must be written cannot be: nothing was decided"},
+}
+DOCUMENTED_OF_SIZES: Final[Documented] = DOCUMENTED | {
+    409: {"model": RefusalAnswer, "description": "it contradicts what is settled; the mend says what"},
+}
+DOCUMENTED_OF_A_DECISION: Final[Documented] = DOCUMENTED_OF_SIZES | {
+    404: {"model": RefusalAnswer, "description": "there is no decision of that id"},
 }
 
 
@@ -34,6 +42,10 @@ class Unavailable(Exception):
 
 class NotFound(InputError):
     """The thing that was named does not exist."""
+
+
+class Conflict(InputError):
+    """The request contradicts what an earlier one has settled."""
 
 
 def refusal(status: int, field: str, mend: str, *value: object) -> JSONResponse:
@@ -95,7 +107,8 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, InputError)
-    return refusal(404 if isinstance(error, NotFound) else 422, error.field, error.mend, error.value)
+    status = 404 if isinstance(error, NotFound) else 409 if isinstance(error, Conflict) else 422
+    return refusal(status, error.field, error.mend, error.value)
 
 
 async def _unavailable(request: Request, error: Exception) -> JSONResponse:

@@ -3,6 +3,7 @@
 Knows nothing of HTTP. Every number is a JSON number and finite; nothing unknown passes.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal, Self
@@ -15,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     create_model,
     field_validator,
     model_validator,
@@ -26,17 +28,20 @@ from market.bars import Bars, symbol_name
 from market.errors import DataError
 
 MOST_BARS: Final = 5000
+MOST_REQUESTS: Final = 1024  # of a batch
 MOST_CONTEXT: Final = 64  # entries of a narrative's context
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST, LATEST = EPOCH, datetime(2261, 1, 1, tzinfo=UTC)  # what 64-bit nanoseconds hold
 ACCOUNT_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
 
-def _text_time(value: object) -> object:
+def _text_time(value: object, info: ValidationInfo) -> object:
     """A time is text (or already a datetime): a bare number could be seconds, milliseconds or a mistake."""
     if isinstance(value, str | datetime):
         return value
-    raise DataError("timestamp", value, "give ISO 8601 text with a time zone, such as 2026-01-05T14:00:00Z")
+    raise DataError(
+        str(info.field_name), value, "give ISO 8601 text with a time zone, such as 2026-01-05T14:00:00Z"
+    )
 
 
 def _plain_numbers(value: object) -> object:
@@ -48,6 +53,7 @@ def _plain_numbers(value: object) -> object:
 
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Cost = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]
 Whole = Annotated[int, Field(strict=True)]
 Price = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=1e15)]
 Share = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
@@ -60,6 +66,13 @@ Time = Annotated[AwareDatetime, BeforeValidator(_text_time)]
 def nanoseconds(moment: datetime) -> int:
     """Nanoseconds since 1970, UTC, exact to the microsecond that a datetime holds."""
     return (moment - EPOCH) // timedelta(microseconds=1) * 1000
+
+
+def in_range(field: str, value: datetime) -> datetime:
+    """`value`, if 64-bit nanoseconds hold it; DataError otherwise."""
+    if not EARLIEST <= value <= LATEST:
+        raise DataError(field, value.isoformat(), "give a time from 1970 to 2260")
+    return value
 
 
 class Strict(BaseModel):
@@ -95,9 +108,7 @@ class Signal(Strict):
     @field_validator("timestamp")
     @classmethod
     def _in_range(cls, value: datetime) -> datetime:
-        if not EARLIEST <= value <= LATEST:
-            raise DataError("timestamp", value.isoformat(), "give a time from 1970 to 2260")
-        return value
+        return in_range("timestamp", value)
 
     @model_validator(mode="after")
     def _right_side(self) -> Self:
@@ -241,6 +252,17 @@ SIZING_EXAMPLE: Final[dict[str, Any]] = {
 }
 
 
+class Reserve(Strict):
+    """Have the size held in the account's risk budget before it is answered."""
+
+    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")] = Field(
+        description="names the trade for good, over all accounts: the same request gets the same answer"
+    )
+    seconds: Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=86_400)] = Field(
+        default=60.0, description="how long it is held if it is not committed"
+    )
+
+
 class SizingRequest(Strict):
     """One signal to be sized."""
 
@@ -255,6 +277,71 @@ class SizingRequest(Strict):
     limits: Annotated[TighterLimits | None, BeforeValidator(_plain_numbers)] = Field(
         default=None, description="only ever tighter than the operator's; a looser value changes nothing"
     )
+    reserve: Reserve | None = Field(
+        default=None,
+        description="lower the size to what the account's risk budget has left, and hold it there",
+    )
+
+
+class SizingBatch(Strict):
+    """Signals to be sized at once: all are answered and journaled, or none."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"requests": [SIZING_EXAMPLE]}]})
+
+    requests: Annotated[list[SizingRequest], Field(min_length=1, max_length=MOST_REQUESTS)] = Field(
+        description="each as POST / takes it; of the others it knows only what they reserve before it"
+    )
+
+    @field_validator("requests")
+    @classmethod
+    def _keys_differ(cls, value: list[SizingRequest]) -> list[SizingRequest]:
+        keys = [request.reserve.key for request in value if request.reserve is not None]
+        for key, count in Counter(keys).items():
+            if count > 1:
+                raise DataError("reserve.key", key, f"{count} requests have it: a key names one trade")
+        return value
+
+
+class OutcomeReport(Strict):
+    """What became of a signal, traded or skipped: a skipped one as if it had been traded at 1x.
+
+    R is the distance from the signal's price to its stop. Net R at size m is gross_r - cost_r - impact_r *
+    sqrt(m): the same outcome for every size.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "gross_r": 1.98,
+                    "cost_r": 0.05,
+                    "impact_r": 0.01,
+                    "entry_time": "2026-01-05T15:00:00Z",
+                    "exit_time": "2026-01-06T09:00:00Z",
+                    "reason": "target",
+                }
+            ]
+        }
+    )
+
+    gross_r: Number = Field(description="from entry to exit, in R, before all costs")
+    cost_r: Cost = Field(description="fees, spread and slippage of the round trip, in R")
+    impact_r: Cost = Field(description="slippage that the position itself caused, at 1x, in R; 0 if unknown")
+    entry_time: Time | None = Field(default=None, description="ISO 8601 with a time zone")
+    exit_time: Time = Field(description="when the outcome is known, ISO 8601 with a time zone")
+    reason: Literal["stop", "target", "time"] | None = Field(default=None, description="what ended it")
+    holding: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = Field(
+        default=None, description="bars held, that of the entry included"
+    )
+    mfe_r: Cost | None = Field(default=None, description="best excursion up to the exit, in R")
+    mae_r: Annotated[float, Field(strict=True, allow_inf_nan=False, le=0)] | None = Field(
+        default=None, description="worst excursion up to the exit, in R"
+    )
+
+    @field_validator("entry_time", "exit_time")
+    @classmethod
+    def _in_range(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
+        return None if value is None else in_range(str(info.field_name), value)
 
 
 class FeaturesRequest(Strict):

@@ -3,9 +3,10 @@
 Holds no arithmetic.
 """
 
-from typing import Any
+from typing import Annotated, Any, Final
 
 from fastapi import FastAPI
+from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from pydantic import TypeAdapter
@@ -13,13 +14,18 @@ from ray import serve
 
 from features.kernel import warm
 from mlops.registry import ModelVersion, read_export
-from serving.answers import SizingAnswer
+from serving.answers import BatchAnswer, OutcomeAnswer, ReservationAnswer, SizingAnswer
 from serving.guard import Guard
-from serving.refusals import DOCUMENTED, install
-from serving.schemas import SizingRequest
+from serving.refusals import DOCUMENTED_OF_A_DECISION, DOCUMENTED_OF_SIZES, install
+from serving.reservations import Step
+from serving.schemas import OutcomeReport, SizingBatch, SizingRequest
 from serving.sizing_desk import SizingDesk
 
+DecisionId = Annotated[
+    str, PathParameter(pattern=r"^[A-Za-z0-9-]{1,64}$", description="of an answer of POST /")
+]
 VERSIONS = TypeAdapter(list[ModelVersion])
+LARGEST_BATCH_BODY: Final = 2_097_152  # bytes: 1,024 requests with features of 17 digits each
 
 
 def sizing_api(desk: SizingDesk) -> FastAPI:
@@ -30,12 +36,39 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
         description="How large a position may be, and which rule says so.",
     )
     install(api)
-    api.add_middleware(Guard, keys=lambda: desk.keys)
+    api.add_middleware(Guard, keys=lambda: desk.keys, largest_body=LARGEST_BATCH_BODY)
 
-    @api.post("/", response_model=SizingAnswer, responses=DOCUMENTED, summary="Size one signal")
+    @api.post("/", response_model=SizingAnswer, responses=DOCUMENTED_OF_SIZES, summary="Size one signal")
     @api.post("", include_in_schema=False)
     def size(request: SizingRequest) -> JSONResponse:
         return JSONResponse(desk.decide(request))
+
+    @api.post(
+        "/batch",
+        response_model=BatchAnswer,
+        responses=DOCUMENTED_OF_SIZES,
+        summary="Size many signals at once",
+    )
+    def size_all(batch: SizingBatch) -> JSONResponse:
+        return JSONResponse({"answers": desk.decide_all(batch)})
+
+    @api.post(
+        "/{decision_id}/outcome",
+        response_model=OutcomeAnswer,
+        responses=DOCUMENTED_OF_A_DECISION,
+        summary="Report what became of a signal, skipped ones included",
+    )
+    def outcome(decision_id: DecisionId, report: OutcomeReport) -> JSONResponse:
+        return JSONResponse(desk.report(decision_id, report))
+
+    @api.post(
+        "/{decision_id}/reservation/{step}",
+        response_model=ReservationAnswer,
+        responses=DOCUMENTED_OF_A_DECISION,
+        summary="Commit a reserved trade, settle it when it is closed, or release it unused",
+    )
+    def reservation(decision_id: DecisionId, step: Step) -> JSONResponse:
+        return JSONResponse(desk.reserved(decision_id, step))
 
     @api.get("/models", summary="All registered versions, oldest first")
     def models() -> JSONResponse:

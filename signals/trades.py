@@ -4,7 +4,7 @@ Knows nothing of how outcomes were found, nor of sizes or accounts. 1 R is the d
 from the signal bar's close to the stop.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from features.spec import index as feature_index
 from market.errors import DataError
-from signals.fields import VolatilityRanks, signal_fields
+from signals.fields import POOLED, VolatilityRanks, signal_fields
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -123,3 +123,9 @@ def trade_fields(trades: Trades, ranks: VolatilityRanks) -> FloatArray:
         prices = (part.close, part.level, part.stop, part.take_profit)
         fields[rows] = signal_fields(symbol, part.features, part.side, *prices, part.confidence, ranks)
     return fields
+
+
+def volatility_ratio(trades: Trades, medians: Mapping[str, float]) -> FloatArray:
+    """atr_ratio over its training median by symbol ("*" for the others), float64[n]."""
+    typical = np.array([medians.get(symbol, medians[POOLED]) for symbol in trades.symbols])
+    return np.asarray(trades.features[:, feature_index("atr_ratio")] / typical[trades.symbol])

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from market.errors import InputError
-from mlops.evidence import Evidence, Verdict
+from mlops.evidence import Evidence, Verdict, newest
 
 BUNDLE, OTHER = "a" * 64, "b" * 64
 
@@ -115,3 +115,17 @@ def test_a_broken_file_is_refused_with_its_place(tmp_path, content, cause):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="give a file that can be read"):
         Evidence.load(tmp_path / "none.json")
+
+
+def test_the_newest_evidence_for_a_bundle_is_found_among_all_there_is(tmp_path):
+    folder = tmp_path / "evidence"
+    with pytest.raises(InputError, match=f"holds none for bundle {BUNDLE}: evaluate it first"):
+        newest(folder, BUNDLE)
+    for day in (3, 5, 4):
+        evidence(created=datetime(2026, 1, day, tzinfo=UTC)).save(folder / f"{day}.json")
+    evidence(bundle=OTHER, created=datetime(2026, 1, 9, tzinfo=UTC)).save(folder / "inner" / "other.json")
+    (folder / "broken.json").write_text("{")
+    assert newest(folder, BUNDLE).created.day == 5
+    assert newest(folder, OTHER).created.day == 9
+    with pytest.raises(InputError, match=r"broken\.json"):
+        newest(folder, "c" * 64)

@@ -1,20 +1,28 @@
+import errno
 import hashlib
 import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 
+from journal.records import ModelRecord
+from journal.store import Journal
 from market.errors import InputError
+from market.home import write_atomically
 from mlops import mlflow_store
+from mlops.changes import BY_HAND
 from mlops.evidence import Evidence, Verdict
-from mlops.registry import Registry, read_export
+from mlops.registry import KEEP, Lineage, Registry, read_export
+from policies.bundle import BundleError
 
-SPAWN = multiprocessing.get_context("spawn")
+# Imports once, for all processes it starts, what MLflow imports on its first use.
+STORES = ("mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store")
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["mlflow.tracking", *STORES, __name__])
 
 
 def bundle(home, name):
@@ -33,6 +41,28 @@ def evidence(version, champion=None, passed=True):
     verdict = Verdict(passed=passed, reasons=() if passed else ("lost to the rule",))
     live = champion.digest if champion else None
     return Evidence(bundle=version.digest, figures={"vs_rule": 0.1}, verdict=verdict, champion=live)
+
+
+def evidence_of(version):
+    """The digest of the evidence kept for a version."""
+    folder = next(parent for parent in version.path.parents if (parent / "registry").is_dir())
+    kept = [Evidence.load(path) for path in (folder / "registry" / "evidence").iterdir()]
+    return next(one.digest for one in kept if one.bundle == version.digest)
+
+
+def opened(home):
+    """A registry whose bundles are empty folders, and all open."""
+    return Registry(home, opens=lambda root, digest: (root / digest).stat())
+
+
+def journaled(registry):
+    """The model changes in the journal, oldest first: action, version, the version replaced."""
+    records = [ModelRecord.of(record) for record in Journal(url(registry), "reader").read("model")]
+    return [(record.action, record.version, record.replaced_version) for record in records]
+
+
+def url(registry):
+    return f"sqlite:///{registry.home / 'journal' / 'journal.db'}"
 
 
 def state(registry):
@@ -54,7 +84,7 @@ def empty(tmp_path_factory):
 def registry(empty, tmp_path):
     home = tmp_path / "home of Ballast"  # a blank in the path is nobody's problem
     shutil.copytree(empty, home)
-    return Registry(home)
+    return opened(home)
 
 
 def test_a_registered_bundle_is_found_by_number_and_by_digest(registry):
@@ -140,8 +170,8 @@ def test_the_newest_staging_version_holds_the_alias(registry):
 def test_promotion_on_evidence_moves_statuses_and_aliases_together(registry):
     one, two = register(registry, "one", "two")
     first = registry.promote(1, evidence(one))
-    assert (first.version.version, first.replaced, first.override) == (1, None, None)
-    assert first.version.evidence == first.evidence
+    assert (first.version.version, first.replaced, first.version.override) == (1, None, None)
+    assert first.version.evidence == evidence_of(one)
     assert state(registry) == {1: ("PRODUCTION", "production"), 2: ("STAGING", "staging")}
     second = registry.promote(2, evidence(two, champion=one))
     assert (second.version.version, second.replaced.version, second.replaced.status) == (2, 1, "ARCHIVED")
@@ -174,11 +204,11 @@ def test_promotion_without_support_is_refused_and_changes_nothing(registry):
     assert not (registry.home / "registry" / "evidence").exists()
 
 
-def test_an_override_is_handed_back_to_be_journaled(registry):
+def test_an_override_opens_a_shut_gate_and_stays_with_the_version(registry):
     (one,) = register(registry, "one")
-    promotion = registry.promote(1, evidence(one, passed=False), override="the desk head said so")
-    assert promotion.override == "the desk head said so"
-    assert promotion.evidence == registry.version(1).evidence
+    promoted = registry.promote(1, evidence(one, passed=False), override="the desk head said so").version
+    assert promoted.override == "the desk head said so"
+    assert promoted.evidence == evidence_of(one)
     assert state(registry) == {1: ("PRODUCTION", "production")}
 
 
@@ -269,27 +299,33 @@ class Killed(BaseException):
     """The process dies here."""
 
 
-def mortal(function, writes_left, *arguments):
-    if next(writes_left, None) is None:
-        raise Killed
-    return function(*arguments)
+def mortal(function, writes_left):
+    def write(*arguments):
+        if next(writes_left, None) is None:
+            raise Killed
+        return function(*arguments)
+
+    return write
 
 
-CHANGES = {
+CHANGES = {  # the write that decides, counted from 1; what is done; what must come of it; what is journaled
     "promote": (
-        2,  # the write that decides: the alias `production`, after the evidence's tag
+        3,  # the alias `production`, after the tags of the evidence and of the override
         lambda registry, versions: registry.promote(3, evidence(versions[2], champion=versions[1])),
         {1: ("ARCHIVED",), 2: ("ARCHIVED", "previous"), 3: ("PRODUCTION", "production")},
+        ("promoted", 3, 2),
     ),
     "rollback": (
         1,
         lambda registry, versions: registry.rollback(),
         {1: ("PRODUCTION", "production"), 2: ("ARCHIVED", "previous"), 3: ("STAGING", "staging")},
+        ("rolled_back", 1, 2),
     ),
     "archive": (
         1,
         lambda registry, versions: registry.transition(2, "ARCHIVED"),
         {1: ("ARCHIVED",), 2: ("ARCHIVED", "previous"), 3: ("STAGING", "staging")},
+        ("archived", 2, None),
     ),
 }
 
@@ -301,11 +337,11 @@ def test_a_change_that_died_halfway_is_undone_or_finished_on_next_use(
     one, two, three = register(registry, "one", "two", "three")
     registry.promote(1, evidence(one))
     registry.promote(2, evidence(two, champion=one))
-    decisive, act, after = CHANGES[change]
+    decisive, act, after, told = CHANGES[change]
     before, exported = state(registry), read_export(registry.home)
     survived = 0
     while True:
-        copy = Registry(tmp_path / f"copy {survived}")
+        copy = opened(tmp_path / f"copy {survived}")
         shutil.copytree(registry.home, copy.home)
         writes_left = iter(range(survived))
         with monkeypatch.context() as patch:
@@ -314,8 +350,10 @@ def test_a_change_that_died_halfway_is_undone_or_finished_on_next_use(
                 (mlflow_store, "drop_alias"),
                 (mlflow_store, "set_tag"),
                 (sys.modules["mlops.registry"], "write_export"),
+                (sys.modules["mlops.changes"], "write_atomically"),
+                (Journal, "append_many"),
             ]:
-                patch.setattr(owner, name, partial(mortal, getattr(owner, name), writes_left))
+                patch.setattr(owner, name, mortal(getattr(owner, name), writes_left))
             try:
                 act(copy, (one, two, three))
             except Killed:
@@ -323,6 +361,7 @@ def test_a_change_that_died_halfway_is_undone_or_finished_on_next_use(
             else:
                 break
         assert state(copy) == (after if survived >= decisive else before)
+        assert journaled(copy)[5:] == ([told] if survived >= decisive else [])
         survived += 1
     assert survived > decisive + 2
     assert state(copy) == after
@@ -360,12 +399,175 @@ def test_a_registry_held_too_long_is_a_clear_error(registry, monkeypatch):
         registry.versions()
 
 
-def test_telemetry_is_off_before_mlflow_is_imported(tmp_path):
+def test_every_change_is_journaled_in_one_chain(registry):
+    one, two = register(registry, "one", "two")
+    registry.promote(1, evidence(one))
+    registry.promote(2, override="the desk head said so")
+    registry.promote(2)  # is live already
+    registry.rollback()
+    registry.transition(1, "ARCHIVED")
+    journal = Journal(url(registry), "reader")
+    support = evidence_of(one)
+    told = {"replaced_version": None, "replaced_digest": None, "evidence": None, "override": None}
+    first, second = ({"version": one.version, "digest": one.digest} for one in (one, two))
+    after = {"replaced_version": 1, "replaced_digest": one.digest}
+    before = {"replaced_version": 2, "replaced_digest": two.digest}
+    assert [dict(record.payload) for record in journal.read()] == [
+        told | first | {"action": "registered"},
+        told | second | {"action": "registered"},
+        told | first | {"action": "promoted", "evidence": support},
+        told | second | after | {"action": "promoted", "override": "the desk head said so"},
+        told | first | before | {"action": "rolled_back", "evidence": support},
+        told | first | {"action": "archived"},
+    ]
+    assert {record.writer for record in journal.read()} == {"registry"}
+    assert journal.verify() == []
+
+
+def test_a_change_whose_process_died_is_journaled_even_if_the_next_use_undoes_it(registry, monkeypatch):
+    one, two = register(registry, "one", "two")
+    registry.promote(1, evidence(one))
+    with monkeypatch.context() as patch:
+        patch.setattr("mlops.registry._made_live", mortal(Registry._opened, iter(())))
+        with pytest.raises(Killed):
+            registry.promote(2, evidence(two, champion=one))
+    with mlflow_store.opened(registry.home / "registry") as client:
+        mlflow_store.set_alias(client, "production", 2)  # the one write that it came to
+    registry.rollback()
+    assert journaled(registry)[2:] == [("promoted", 1, None), ("promoted", 2, 1), ("rolled_back", 1, 2)]
+
+
+def test_a_change_that_the_journal_refuses_stands_and_is_journaled_by_the_next_use(registry):
+    one, two = register(registry, "one", "two")
+    aside = (registry.home / "journal").rename(registry.home / "elsewhere")
+    (registry.home / "journal").write_text("a file where the folder should be")
+    registry.promote(1, evidence(one))
+    registry.promote(2, evidence(two, champion=one))
+    assert "journal: got" in registry.unjournaled
+    assert state(registry) == {1: ("ARCHIVED", "previous"), 2: ("PRODUCTION", "production")}
+    (registry.home / "journal").unlink()
+    aside.rename(registry.home / "journal")
+    for _ in range(2):
+        registry.versions()
+        assert registry.unjournaled is None
+        assert journaled(registry)[2:] == [("promoted", 1, None), ("promoted", 2, 1)]
+
+
+def test_what_somebody_made_live_in_mlflow_itself_is_journaled_as_an_override(registry):
+    one, _ = register(registry, "one", "two")
+    registry.promote(1, evidence(one))
+    with mlflow_store.opened(registry.home / "registry") as client:
+        mlflow_store.set_alias(client, "production", 2)
+    assert state(registry) == {1: ("ARCHIVED", "previous"), 2: ("PRODUCTION", "production")}
+    assert journaled(registry)[2:] == [("promoted", 1, None), ("promoted", 2, 1)]
+    *_, told = Journal(url(registry), "reader").read()
+    assert told.payload["override"] == BY_HAND
+
+
+def test_a_bundle_that_does_not_open_never_goes_live(registry):
+    one, two, three = register(registry, "one", "two", "three")
+    registry.promote(1, evidence(one))
+    registry.promote(2, evidence(two, champion=one))
+    before = state(registry)
+    strict = Registry(registry.home)  # opens bundles in earnest: here are empty folders
+    with pytest.raises(BundleError, match="give the digest of a bundle that is there"):
+        strict.promote(3, evidence(three, champion=two))
+    with pytest.raises(BundleError, match="give the digest of a bundle that is there"):
+        strict.promote(3, override="in a hurry")
+    with pytest.raises(BundleError, match="give the digest of a bundle that is there"):
+        strict.rollback()
+    assert state(registry) == before
+
+
+def test_lineage_is_kept_and_mlflow_can_search_by_it(registry):
+    (one,) = register(registry, "one")
+    lineage = Lineage("d" * 64, "f" * 64, "c" * 64, (0, 1, 2), parent=one.digest)
+    (two,) = register(registry, "two", lineage=lineage)
+    assert (one.lineage, two.lineage) == (None, lineage)
+    assert [version.lineage for version in read_export(registry.home)] == [None, lineage]
+    with mlflow_store.opened(registry.home / "registry") as client:
+        found = client.search_model_versions(f"tags.`ballast.lineage.parent` = '{one.digest}'")
+    assert [version.version for version in found] == [2]
+
+
+def test_registering_prunes_all_but_so_many_as_are_kept(registry):
+    assert registry.keep() == KEEP
+    registry.set_keep(2)
+    assert opened(registry.home).keep() == 2
+    one, *_ = register(registry, "one", "two")
+    registry.promote(1, evidence(one))
+    register(registry, "three", status="TRAINING")
+    register(registry, "four", "five", "six")
+    assert state(registry) == {
+        1: ("PRODUCTION", "production"),
+        3: ("TRAINING",),  # somebody is still at it
+        5: ("STAGING",),
+        6: ("STAGING", "staging"),
+    }
+    assert (registry.home / "registry" / "evidence" / f"{evidence_of(one)}.json").exists()
+    assert len(list((registry.home / "bundles").iterdir())) == 6
+    with pytest.raises(InputError, match="keep: got -1"):
+        registry.set_keep(-1)
+
+
+@pytest.mark.parametrize("lost", ["gone", "empty", "torn"])
+def test_a_lost_database_is_no_new_registry(registry, lost):
+    (one,) = register(registry, "one")
+    database = registry.home / "registry" / "mlflow.db"
+    content = database.read_bytes()
+    if lost == "gone":
+        database.unlink()
+    else:
+        torn = content[:20_000] + bytes(len(content) // 2) + content[20_000 + len(content) // 2 :]
+        database.write_bytes(b"" if lost == "empty" else torn)
+    with pytest.raises(InputError, match="put a copy back in its place"):
+        register(registry, "two")
+    assert read_export(registry.home) == [one]
+    database.write_bytes(content)
+    assert registry.versions() == [one]
+
+
+@pytest.mark.parametrize("file", ["changes.json", "export.json", "evidence"])
+def test_a_full_disk_is_a_clear_error_and_what_was_begun_is_ended_later(registry, monkeypatch, file):
+    one, two = register(registry, "one", "two")
+    registry.promote(1, evidence(one))
+
+    def full(path, content):
+        if file in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_atomically(path, content)
+
+    with monkeypatch.context() as patch:
+        # MLflow has a database of its own, which says itself that the disk is full.
+        for module in ("changes", "versions", "evidence"):
+            patch.setattr(f"mlops.{module}.write_atomically", full)
+        with pytest.raises(InputError, match=r"registry: .*see to the disk \(No space left on device"):
+            registry.promote(2, evidence(two, champion=one))
+        assert read_export(registry.home)[0].aliases == ("production",)
+    live = 1 if file == "evidence" else 2
+    assert state(registry)[live] == ("PRODUCTION", "production")
+    assert journaled(registry)[2:] == [("promoted", 1, None), ("promoted", 2, 1)][:live]
+
+
+def test_a_broken_file_of_changes_is_named_with_its_mend(registry):
+    (one,) = register(registry, "one")
+    registry.promote(1, evidence(one))
+    path = registry.home / "registry" / "changes.json"
+    path.write_text("{")
+    with pytest.raises(InputError, match="remove it, and all versions are journaled anew"):
+        registry.versions()
+    assert read_export(registry.home)[0].status == "PRODUCTION"
+    path.unlink()
+    registry.versions()
+    assert journaled(registry) == [("registered", 1, None), ("promoted", 1, None)] * 2
+
+
+def test_telemetry_is_off_before_mlflow_is_imported(registry):
     program = (
         "import os, pathlib, sys\n"
         "from mlops.registry import Registry\n"
         "assert 'mlflow' not in sys.modules\n"
-        f"Registry(pathlib.Path({str(tmp_path)!r})).versions()\n"
+        f"Registry(pathlib.Path({str(registry.home)!r})).versions()\n"
         "from mlflow.telemetry.utils import is_telemetry_disabled\n"
         "assert is_telemetry_disabled()\n"
         "assert '_MLFLOW_TELEMETRY_SESSION_ID' not in os.environ"
@@ -379,16 +581,14 @@ def test_telemetry_is_off_before_mlflow_is_imported(tmp_path):
 
 def register_both(home, name, start):
     start.wait()
-    registry = Registry(home)
-    register(registry, name, "shared")
+    register(opened(home), name, "shared")
 
 
-@pytest.mark.timeout(900)  # six imports of MLflow and its first use, on however few processors
 def test_six_processes_that_register_at_once_lose_nothing(tmp_path):
-    start = SPAWN.Barrier(6)
+    start = SERVER.Barrier(6)
     names = [f"bundle {n}" for n in range(6)]
     processes = [
-        SPAWN.Process(target=register_both, args=(tmp_path, name, start), daemon=True) for name in names
+        SERVER.Process(target=register_both, args=(tmp_path, name, start), daemon=True) for name in names
     ]
     for process in processes:
         process.start()

@@ -15,6 +15,9 @@ import pytest
 from rich.console import Console
 
 import ballast
+import cli.training
+from cli.console import ConsoleListener, console
+from cli.demo import _post
 from market.errors import ConfigError, InputError
 from tests.test_project_tree import ROOT
 from tuning.config import TrainConfig, parse, preset
@@ -139,7 +142,7 @@ def test_preset_is_the_base_that_file_and_options_go_on_top_of(
         asked.append(config)
         raise ConfigError("enough", mode, "nothing is trained here")
 
-    monkeypatch.setattr(ballast, "_train", remember)
+    monkeypatch.setattr("cli.training.trained", remember)
     path = tmp_path / "config.json"
     path.write_text('{"dqn": {"gamma": 0.5}}')
     for words in (
@@ -162,12 +165,12 @@ def spread_shown(
 ) -> tuple[list[list[str]], str]:
     """What the terminal shows of seeds 7, 8, ...: the table's rows as words, and all of it."""
     out = io.StringIO()
-    monkeypatch.setattr(ballast, "console", Console(file=out, width=120))
+    monkeypatch.setattr("cli.training.console", Console(file=out, width=120))
     trained = tuple(Trained(7 + i, *row, Mock(spec=Training)) for i, row in enumerate(scores))
     spread = Spread(trained, trained[middle], Mock(spec=Result))
     monkeypatch.setattr("tuning.train.start", Mock())
     monkeypatch.setattr("tuning.seeds.train_seeds", lambda training, mode, count: spread)
-    shown = ballast._train(parse(), "all", resume=False, seeds=len(scores))
+    shown = cli.training.trained(parse(), "all", resume=False, seeds=len(scores))
     assert shown == (trained[middle].training, spread.result)
     lines = [line.split() for line in out.getvalue().splitlines()]
     names = {"best", "median", "worst", *(str(one.seed) for one in trained)}
@@ -235,7 +238,7 @@ def test_the_data_report_of_ones_own_bars_tells_gaps_repeats_outliers_and_sessio
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["ballast", "sample", "--data", "sample:eurusd,googl"])
-    monkeypatch.setattr(ballast.console, "width", 100)
+    monkeypatch.setattr(console, "width", 100)
     with pytest.raises(SystemExit) as stopped:
         ballast.main()
     assert not stopped.value.code
@@ -266,8 +269,8 @@ def test_a_stage_at_work_shows_a_bar_on_a_terminal_and_nothing_in_a_file(
 ) -> None:
     for terminal in (True, False):
         out = io.StringIO()
-        monkeypatch.setattr(ballast, "console", Console(file=out, force_terminal=terminal, width=120))
-        listener = ballast.ConsoleListener()
+        monkeypatch.setattr("cli.console.console", Console(file=out, force_terminal=terminal, width=120))
+        listener = ConsoleListener()
         listener.working("predictor", 0, 0)
         listener.working("predictor", 2, 6)
         assert listener.bar is not None
@@ -285,8 +288,8 @@ def test_a_stage_at_work_shows_a_bar_on_a_terminal_and_nothing_in_a_file(
 def test_brackets_in_what_is_told_are_text_and_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     """Symbols, paths and errors may hold any; taken for markup they would vanish, or end the command."""
     out = io.StringIO()
-    monkeypatch.setattr(ballast, "console", Console(file=out, width=120))
-    listener = ballast.ConsoleListener()
+    monkeypatch.setattr("cli.console.console", Console(file=out, width=120))
+    listener = ConsoleListener()
     listener.stage("load", "[red]X[/] 6,000 bars", resumed=True)
     listener.warning("no predictor for [/a]")
     trial = Trial("t1", {"dqn.hidden": "[/b]"}, (), finished=False, error="ValueError: [bold]no")
@@ -309,8 +312,8 @@ def test_an_endpoint_that_refuses_or_is_silent_is_named(home: Path, monkeypatch:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         with pytest.raises(InputError, match="does not answer"):
-            ballast._post(f"http://127.0.0.1:{silent.getsockname()[1]}/sizing", {}, "sizing.json")
+            _post(f"http://127.0.0.1:{silent.getsockname()[1]}/sizing", {}, "sizing.json")
     refusal = HTTPError("", 422, "", Message(), io.BytesIO(b"give a number"))
     monkeypatch.setattr("urllib.request.urlopen", Mock(side_effect=refusal))
     with pytest.raises(InputError, match="got 422; give a number"):
-        ballast._post("http://127.0.0.1/sizing", {}, "sizing.json")
+        _post("http://127.0.0.1/sizing", {}, "sizing.json")

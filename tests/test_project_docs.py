@@ -35,6 +35,12 @@ def test_the_models_page_runs_from_bars_to_a_ladder(home: Path, monkeypatch: pyt
     assert names["report"].outcomes == len(names["trades"])
 
 
+def test_the_journal_page_writes_a_signal_and_its_outcome(home: Path) -> None:
+    names = run("journal.md", {})
+    assert names["inspection"].records == 2
+    assert (home / "journal" / "journal.db").exists()
+
+
 def test_the_rule_of_the_data_page_is_a_rule_and_does_not_look_ahead() -> None:
     every_tenth = run("data.md", {"__name__": "my_rules"})["EveryTenth"]()
     assert isinstance(every_tenth, Rule)
@@ -43,7 +49,19 @@ def test_the_rule_of_the_data_page_is_a_rule_and_does_not_look_ahead() -> None:
     assert analyse(bars, every_tenth, cuts=3).clean
 
 
+def test_the_budget_page_spends_what_it_says(tmp_path: Path) -> None:
+    assert run("budget.md", {"home": tmp_path})["used"].exposure == 0
+
+
 def test_the_data_page_names_every_built_in_rule() -> None:
     page = (ROOT / "docs" / "data.md").read_text()
     for name in rule_names():
         assert f"`{name}`" in page
+
+
+def test_the_evaluation_page_names_every_criterion_of_the_gate() -> None:
+    verdict = run("evaluation.md", {})["verdict"]
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    assert not verdict.passed
+    for reason in verdict.reasons:
+        assert f"`{reason.removeprefix('failed ').split(':')[0]}`" in page

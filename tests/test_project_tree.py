@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "market", "features", "signals", "envs", "policies", "journal", "narratives", "mlops", "evaluation",
-    "tuning", "serving", "benchmarks", "tests",
+    "tuning", "serving", "cli", "benchmarks", "tests",
 )  # fmt: skip
 TREE = re.compile(r"^```text tree\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINE = re.compile(r"(?P<indent> *)(?P<path>\S+)(?: {2,}(?P<what>\S.*))?")

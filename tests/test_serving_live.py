@@ -2,14 +2,18 @@
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+import cli.registry
 from features.spec import FEATURE_NAMES
+from mlops.registry import Registry
 from policies.bundle import BundleError
 from serving.launch import Server, processes_of, start
 from tests.serving_bundles import bar_rows, request, saved
@@ -40,7 +44,7 @@ def server(home: Path) -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    running = start(home, port=port)
+    running = start(home, port=port, replicas=2)
     try:
         assert any("haproxy" in command for command in commands_of(running).values())
         yield running
@@ -131,8 +135,52 @@ def test_another_bundle_is_swapped_in_while_serving(client: httpx.Client, server
     assert client.post("/sizing", json=request()).json()["bundle"] == second.name
     server.swap(None, None)
     assert client.post("/sizing", json=request()).json()["source"] == "rule"
-    assert len(before) == 3
+    assert len(before) == 6
     assert replicas_of(server) == before, "a replica was started anew"
+
+
+def test_no_request_fails_while_versions_are_promoted_and_rolled_back(
+    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [saved(home, seed, favourite=tier) for seed, tier in ((0, 1), (1, 5))]
+    registry = Registry(home)
+    for folder in folders:
+        registry.register(folder.name, folder)
+    monkeypatch.setenv("BALLAST_HOME", str(home))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", str(server.token))
+    stop, answers = threading.Event(), list[httpx.Response | Exception]()
+
+    def load() -> None:
+        with httpx.Client(base_url=server.url, timeout=30.0) as client:
+            while not stop.wait(0.02):
+                try:
+                    answers.append(client.post("/sizing", json=request()))
+                except httpx.HTTPError as error:
+                    answers.append(error)
+
+    clients = [threading.Thread(target=load) for _ in range(4)]
+    for each in clients:
+        each.start()
+    try:
+        for words in (
+            ("promote", "1", "--override", "a test"),
+            ("promote", "2", "--override", "a test"),
+            ("rollback",),
+            ("rollback",),
+        ):
+            swapped = CliRunner().invoke(cli.registry.app, [*words, "--serve", server.dashboard])
+            assert swapped.exit_code == 0, swapped.output
+            assert "2 of 2 replicas answer from it" in swapped.output
+    finally:
+        stop.set()
+        for each in clients:
+            each.join()
+    failed = [answer for answer in answers if isinstance(answer, Exception) or answer.status_code != 200]
+    assert failed == []
+    sizes = [(answer.json()["bundle"], answer.json()["multiplier"]) for answer in answers]  # type: ignore[union-attr]
+    # Before, after and between: each from one bundle whole, and both were seen.
+    assert set(sizes) - {(None, 1.0)} == {(folders[0].name, 0.25), (folders[1].name, 1.5)}
+    assert sizes[-1] == (folders[1].name, 1.5)
 
 
 def test_a_key_is_asked_for_as_soon_as_there_is_a_keys_file(client: httpx.Client, home: Path) -> None:

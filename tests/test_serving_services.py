@@ -12,6 +12,7 @@ import pytest
 
 from envs.guardrails import TIERS, Limits
 from features.spec import FEATURE_NAMES, fingerprint
+from journal.records import DecisionRecord, SignalRecord, signal_id
 from journal.store import Journal
 from mlops.versions import ModelVersion, write_export
 from serving.answers import FeaturesAnswer, NarrativeAnswer, SizingAnswer
@@ -21,7 +22,7 @@ from serving.limits_file import LimitsFolder
 from serving.narrative_desk import NarrativeDesk
 from serving.narrative_service import narrative_api
 from serving.position_sizer import NO_MODEL, PositionSizer, feature_row
-from serving.schemas import SIZING_EXAMPLE, SizingRequest, bars_of
+from serving.schemas import SIZING_EXAMPLE, SizingRequest, bars_of, nanoseconds
 from serving.sizing_desk import REFUSED, SizingDesk
 from serving.sizing_service import sizing_api
 from tests.serving_bundles import bar_rows, bundle, fine_tuned_bundle, request, saved
@@ -57,34 +58,61 @@ def test_size_is_answered_and_journaled_first(home: Path, path: str) -> None:
     assert (size.model_status, size.bundle) == ("STAGING", folder.name)
     record = journal(home).get(size.decision_id)
     assert (record.kind, record.writer) == ("decision", desk.writer)
-    assert {"decision_id": size.decision_id, **record.payload["decision"]} == answer.json()
-    assert record.payload["account"]["open_trades"] == 2
-    assert record.payload["features"] == SIZING_EXAMPLE["market"]["features"]
+    said = answer.json()
+    del said["decision_id"]
+    assert said.items() <= record.payload.items()
+    decision = DecisionRecord.of(record)
+    assert (decision.account.open_trades, decision.propensity, decision.limits) == (2, 1.0, Limits())
+    assert decision.mask == tuple(rung["legal"] for rung in said["ladder"])
+    signal = journal(home).get(decision.signal_id)
+    assert (signal.kind, signal.sequence, record.sequence) == ("signal", 1, 2)
+    assert signal_id(SignalRecord.of(signal)) == decision.signal_id
+    assert SignalRecord.of(signal).features == SIZING_EXAMPLE["market"]["features"]
+    assert SignalRecord.of(signal).feature_fingerprint == fingerprint()
+
+
+def test_one_signal_sized_for_two_accounts_is_one_signal_and_two_decisions(home: Path) -> None:
+    desk = sizing_desk(home)
+    records = [
+        journal(home).get(desk.decide(SizingRequest.model_validate(request(account_id=name)))["decision_id"])
+        for name in ("mine", "yours")
+    ]
+    assert [record.sequence for record in records] == [2, 3]
+    assert records[0].payload["signal_id"] == records[1].payload["signal_id"]
 
 
 def test_record_alone_gives_the_size_again(home: Path) -> None:
     folder = saved(home, seed=3)
     body = request(market={"features": None, "bars": bar_rows(300)}, limits={"max_exposure": 0.03})
     answer = ask(sizing_api(sizing_desk(home, folder)), "POST", "/", json=body).json()
-    record = json.loads(json.dumps(journal(home).get(answer["decision_id"]).payload))
+    decision = DecisionRecord.of(journal(home).get(answer["decision_id"]))
+    signal = SignalRecord.of(journal(home).get(decision.signal_id))
+    assert signal.time == nanoseconds(datetime(2026, 1, 5, 14, tzinfo=UTC))
     again = SizingRequest.model_validate(
-        request() | {name: record[name] for name in ("signal", "account", "account_id")} | {
-            "market": {"features": record["features"]}, "limits": record["tighter"],
+        {
+            "signal": {
+                **request()["signal"],
+                **signal.model_dump(include={"symbol", "side", "price", "stop", "take_profit", "entry"}),
+            },
+            "market": {"features": signal.features},
+            "account": decision.account.model_dump(),
+            "limits": decision.tighter,
         }
-    )  # fmt: skip
+    )
     row = again.market.feature_row()
     assert row is not None
     _, multiplier, details = PositionSizer(bundle(3), "STAGING", folder.name).get_sizing_recommendation(
         again.signal,
         row,
         again.account.account(),
-        LimitsFolder(home).of(again.account_id),
+        LimitsFolder(home).of(decision.account_id),
         tighter=again.limits,
     )
-    assert Limits(**record["limits"]) == Limits()
+    assert decision.limits == Limits()
     assert multiplier == answer["multiplier"]
-    assert details == record["decision"]
-    assert record["bars"]["count"] == 300
+    assert details.items() <= decision.model_dump(mode="json").items()
+    assert signal.bars is not None
+    assert signal.bars.count == 300
 
 
 def test_in_process_and_http_give_the_same(home: Path) -> None:
@@ -117,11 +145,12 @@ def test_fine_tuned_size_is_served_and_is_one_size_for_identical_requests(home: 
 
 
 def test_without_a_model_the_rule_answers_and_says_so(home: Path) -> None:
-    api = sizing_api(sizing_desk(home))
+    desk = sizing_desk(home)
+    api = sizing_api(desk)
     answer = ask(api, "POST", "/", json=request()).json()
     assert (answer["action"], answer["source"], answer["model_status"]) == ("STANDARD", "rule", NO_MODEL)
     assert ask(api, "GET", "/healthz").json() == {
-        "status": "ok", "refused": None, "model_status": NO_MODEL, "bundle": None,
+        "status": "ok", "replica": desk.writer, "refused": None, "model_status": NO_MODEL, "bundle": None,
     }  # fmt: skip
 
 
@@ -285,6 +314,24 @@ def test_narratives_tell_a_decision_made_by_another_replica(home: Path) -> None:
         assert "EURUSD" in told.text
         assert (told.kind, told.writer, told.decision_id) == (kind, "template", decision["decision_id"])
         assert told.facts["facts"]
+    written = [record for record in journal(home).read("narrative") if record.writer == desk.writer]
+    assert [record.payload["narrative"] for record in written] == [
+        "trade_rationale",
+        "risk_assessment",
+        "market_narrative",
+    ]
+    assert written[-1].payload["text"] == told.text
+    assert written[-1].payload["decision_id"] == decision["decision_id"]
+
+
+def test_a_narrative_that_cannot_be_journaled_is_not_told(home: Path) -> None:
+    (home / "journal").write_text("in the way")
+    desk = NarrativeDesk()
+    desk.deploy({"home": str(home)})
+    context = {"trades": 0, "period": "this week"}
+    answer = ask(narrative_api(desk), "POST", "/", json={"kind": "performance_summary", "context": context})
+    assert answer.status_code == 503
+    assert answer.json()["error"]["field"] == "journal"
 
 
 def test_narratives_tell_a_given_context(home: Path) -> None:

@@ -78,6 +78,8 @@ def test_the_median_on_the_select_part_is_registered_and_nothing_else(
     assert spread.result.version is not None
     assert version.digest == spread.result.version.digest == spread.result.bundle
     assert version.tags["seed"] == str(middle.seed)
+    assert version.lineage is not None
+    assert version.lineage.seeds == (7, 8, 9)
     assert version.tags["seeds"].startswith("median of 3 on the select part (7: ")
 
 

@@ -167,7 +167,9 @@ class TrainConfig(_Settings):
     """One training run, from the bars to the bundle."""
 
     data: str = Field(
-        "sample:demo", min_length=1, description="where the bars come from, as `--data` takes it"
+        "sample:demo",
+        min_length=1,
+        description="where the bars, or the trades of a journal, come from, as `--data` takes it",
     )
     rule: str = Field("donchian", min_length=1, description="the signal rule")
     costs: Costs = Field(default_factory=Costs)

@@ -38,8 +38,12 @@ class RunFolder:
 
         Nothing is written before the first stage has something to keep: what is refused leaves no trace.
         """
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        return cls(home / RUNS / f"{stamp}-{config_digest[:8]}", config)
+        return cls.named(home, datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f"), config_digest, config)
+
+    @classmethod
+    def named(cls, home: Path, name: str, config_digest: str, config: Mapping[str, Any]) -> Self:
+        """The run of that name and configuration under ``home/runs``, begun or not."""
+        return cls(home / RUNS / f"{name}-{config_digest[:8]}", config)
 
     @classmethod
     def latest(cls, home: Path, config_digest: str) -> Self:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from evaluation.backtest import run
 from market.errors import ConfigError, DataError
+from market.storage import storage
 from policies.bundle import open_bundle
 from tuning.cluster import connected
 from tuning.config import TrainConfig, parse
@@ -61,6 +62,7 @@ def train_seeds(first: Training, mode: str, count: int) -> Spread:
         trained = [_train(training, after, prepared) for training in trainings]
     median = sorted(trained, key=lambda one: (one.select, one.seed))[(count - 1) // 2]
     scores = ", ".join(f"{one.seed}: {one.select:+.4f}" for one in trained)
+    median.training.seeds = tuple(one.seed for one in trained)
     median.training.tags["seeds"] = f"median of {count} on the select part ({scores})"
     median.training.finish(("register",))
     return Spread(tuple(trained), median, median.training.result())
@@ -79,7 +81,8 @@ def _ray(config: TrainConfig, trainings: list[Training]) -> AbstractContextManag
     if all(training.folder.done("sizer") for training in trainings):
         return nullcontext()
     runners = config.fine_tune.env_runners if config.algo == "dqn+ppo" else 0
-    return connected(1 + max(config.learning.env_runners, runners))
+    shared = None if storage() else trainings[0].home
+    return connected(1 + max(config.learning.env_runners, runners), shared)
 
 
 def _train(training: Training, stages: tuple[str, ...], prepared: Prepared) -> Trained:

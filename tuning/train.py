@@ -7,7 +7,8 @@ terminals: what happens is told to a `Listener`.
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -16,23 +17,24 @@ import numpy as np
 
 from envs.rewards import net_r
 from evaluation.backtest import Path as Walk
-from evaluation.backtest import run
+from evaluation.backtest import run_all
 from evaluation.comparison import Comparison, compare
+from evaluation.locked_test import key_of, record_look
 from evaluation.report import LearningCurve, write_html
 from features.pipeline import FeaturePipeline
 from features.spec import WARMUP, fingerprint
 from market.bars import Bars
 from market.errors import ConfigError, DataError
 from market.sources import load
-from mlops.registry import ModelVersion, Registry
+from mlops.drift_baseline import baseline
+from mlops.drift_streams import answered
+from mlops.registry import Lineage, ModelVersion, Registry, Status, read_export
 from policies.baselines import CONFIDENCE, baselines
 from policies.bundle import BundleMeta, PolicyBundle, open_bundle
 from policies.decision import Policy
 from policies.hybrid import FineTunedPolicy, Network, TierPolicy
 from signals.excursions import excursions
-from signals.fields import VolatilityRanks
 from signals.outcome_model import STAGES as ANSWERED
-from signals.outcome_model import OutcomeModel
 from signals.outcome_store import FileOutcomeStore
 from signals.outcomes import label
 from signals.predictor import PricePredictor
@@ -43,6 +45,8 @@ from signals.trades import Trades, pool
 from tuning.artifacts import bars_from_arrays, bars_to_arrays, trades_from_arrays, trades_to_arrays
 from tuning.config import TrainConfig
 from tuning.examples import Example, newest_signal
+from tuning.journal_data import NEEDS_BARS, is_journal, journaled
+from tuning.mirror import Mirror, recall
 from tuning.prepare import (
     OutcomeFit,
     Prepared,
@@ -113,13 +117,19 @@ class Training:
 
     def __init__(self, config: TrainConfig, run: RunFolder, home: Path, listener: Listener) -> None:
         self.config, self.folder, self.home, self.listener = config, run, home, listener
+        self.mirror = Mirror(home, run.folder, listener.warning)
         self.tags: dict[str, str] = {}  # what else the registry is told
+        self.journaled = is_journal(config.data)
+        self.status: Status = "STAGING"  # that it is registered with
+        self.seeds: tuple[int, ...] = (config.seed,)  # all that are trained beside this one, itself included
         self._compared: tuple[Comparison, list[Walk], Prepared] | None = None
 
     def run(self, mode: str) -> Result:
         """Run the mode's stages in order; ConfigError for an unknown mode."""
         if mode not in MODES:
             raise ConfigError("--mode", mode, f"give one of {', '.join(MODES)}")
+        if self.journaled and MODES[mode][-1] in NEEDS_BARS:
+            raise ConfigError("--mode", mode, "needs bars: give --data that holds some, not a journal")
         self.finish(MODES[mode])
         return self.result()
 
@@ -134,7 +144,11 @@ class Training:
             resumed = self.folder.done(stage)
             if not resumed:
                 self.listener.working(stage, 0, 0)
-                getattr(self, f"_{stage}")()
+                if self.journaled and stage in NEEDS_BARS:
+                    self.folder.write(stage, {}, {"note": "left out: it needs bars, a journal holds none"})
+                else:
+                    getattr(self, f"_{stage}")()
+            self.mirror.stage(stage)
             self.listener.stage(stage, self.folder.facts(stage)["note"], resumed=resumed)
 
     def result(self) -> Result:
@@ -153,6 +167,12 @@ class Training:
     # --- stages ---
 
     def _load(self) -> None:
+        if self.journaled:
+            history, facts, notes = journaled(self.config.data, self.config.costs)
+            for note in notes:
+                self.listener.warning(note)
+            self.folder.write("load", {"trades": trades_to_arrays(history.trades)}, facts)
+            return
         markets = load(self.config.data)
         for bars in markets:
             if len(bars) < WARMUP:
@@ -167,6 +187,10 @@ class Training:
         )
 
     def _features(self) -> None:
+        if self.journaled:
+            note = "31 features of each signal, as journaled"
+            self.folder.write("features", {}, {"note": note, "fingerprint": fingerprint()})
+            return
         markets = self._markets()
         pipeline = FeaturePipeline()
         arrays = {f"features-{i:04d}": {"features": pipeline.matrix(bars)} for i, bars in enumerate(markets)}
@@ -176,13 +200,7 @@ class Training:
         )
 
     def _outcomes(self) -> None:
-        parts = []
-        chosen = rule(self.config.rule)
-        for bars, name in zip(self._markets(), self.folder.names("features"), strict=True):
-            matrix = self.folder.arrays("features", name)["features"]
-            signals = checked(chosen.generate(bars), bars)
-            parts.append(label(bars, signals, self.config.costs, matrix))
-        trades = pool(parts)
+        trades, source = self._settled()
         rows = split(trades, self.config)
         if len(rows.train) < self.config.advised_trades:
             self.listener.warning(
@@ -190,7 +208,7 @@ class Training:
                 "read small differences between sizers as noise"
             )
         counts = {"train": len(rows.train), "select": len(rows.select), "test": len(rows.test)}
-        note = f"{len(trades):,} trades of {chosen.name}: " + ", ".join(
+        note = f"{len(trades):,} trades of {source}: " + ", ".join(
             f"{n:,} {part}" for part, n in counts.items()
         )
         self.folder.write(
@@ -199,7 +217,7 @@ class Training:
                 "trades": trades_to_arrays(trades),
                 "split": {"train": rows.train, "select": rows.select, "test": rows.test},
             },
-            {"note": note, "counts": counts, "dropped": trades.dropped._asdict(), "rule": chosen.name},
+            {"note": note, "counts": counts, "dropped": trades.dropped._asdict(), "rule": source},
         )
 
     def _outcome_model(self) -> None:
@@ -211,22 +229,12 @@ class Training:
             f"ECE {figures['expected_calibration_error']:.3f}; k = {fit.k:.1f} ({fit.k_from}); "
             f"{fit.model.compared}"
         )
-        self.folder.write(
-            "outcome_model",
-            {
-                "model": fit.model.to_arrays(),
-                "ranks": {symbol: np.asarray(values) for symbol, values in fit.ranks.to_dict().items()},
-                "probability": {"probability": fit.probability},
-            },
-            {
-                "note": note,
-                "k": fit.k,
-                "k_from": fit.k_from,
-                "calibration": figures,
-                "candidates": fit.model.candidates,
-                "kept": dict(zip(ANSWERED, fit.model.kept, strict=True)),
-            },
-        )
+        arrays, facts = fit.to_files()
+        compared = {
+            "candidates": fit.model.candidates,
+            "kept": dict(zip(ANSWERED, fit.model.kept, strict=True)),
+        }
+        self.folder.write("outcome_model", arrays, {"note": note, **facts, **compared})
 
     def _predictor(self) -> None:
         settings = self.config.predictor
@@ -277,6 +285,7 @@ class Training:
         self.folder.write("profit_tiers", {}, {"note": report.verdict, "report": report.to_dict()})
 
     def _sizer(self) -> None:
+        champion = next((one.digest for one in read_export(self.home) if one.status == "PRODUCTION"), None)
         trades, rows = self._trades()
         fit = self._outcome_fit()
         prepared = tables(trades, rows, fit, self.config)
@@ -285,7 +294,13 @@ class Training:
         bundle = self._bundle(trades, rows, fit, prepared, network, tuned)
         digest = bundle.save(self.home / "bundles")
         open_bundle(self.home / "bundles", digest)
-        facts: dict[str, Any] = {"note": f"bundle {digest[:12]}", "bundle": digest, "curve": curve}
+        self.mirror.bundle(self.home / "bundles", digest)
+        facts: dict[str, Any] = {
+            "note": f"bundle {digest[:12]}",
+            "bundle": digest,
+            "curve": curve,
+            "champion": champion,
+        }
         arrays: dict[str, Arrays] = {}
         if tuned is not None:
             facts["note"] += f"; {tuned.figures}"
@@ -294,6 +309,9 @@ class Training:
         self.folder.write("sizer", arrays, facts)
 
     def _evaluate(self) -> None:
+        key = key_of(self.folder.facts("load")["digests"], self.config.rule, self.config.costs.model_dump())
+        by = {"command": "train", "run": self.folder.name, "config": self.config.digest()}
+        looked = record_look(self.home, key, by)
         comparison, paths, prepared = self._compare()
         report = self.home / "reports" / f"{self.folder.name}.html"
         trades, _ = self._trades()
@@ -310,14 +328,15 @@ class Training:
             "costs": self.config.costs.model_dump(),
             "limits": self.config.limits.model_dump(),
             "seed": self.config.seed,
-            "revision": _revision(),
+            "looks_at_the_test_part": looked,
+            "revision": revision(),
         }
         # The test part's probabilities: the outcome model has not seen one of its outcomes.
         stated = test.market[:, CONFIDENCE].astype(np.float64)
         won = net_r(1.0, test.gross_r, test.cost_r, test.impact_r) > 0.0
         curve = self.folder.facts("sizer")["curve"]
         learning = LearningCurve(*np.array(curve, dtype=np.float64).T) if curve else None
-        found = self.folder.facts("predictor")["reports"] if self.folder.done("predictor") else {}
+        found = self.folder.facts("predictor").get("reports", {}) if self.folder.done("predictor") else {}
         write_html(
             comparison,
             paths,
@@ -338,12 +357,10 @@ class Training:
         digest = self.folder.facts("sizer")["bundle"]
         tags: dict[str, Any] = {
             "data": self.config.data,
-            "rule": self.config.rule,
+            "rule": self._rule(),
             "algo": self.config.algo,
             "seed": self.config.seed,
-            "config": self.config.digest(),
-            "feature_fingerprint": fingerprint(),
-            "revision": _revision(),
+            "revision": revision(),
             **self.tags,
         }
         if "fine_tune" in self.folder.facts("sizer"):
@@ -351,17 +368,46 @@ class Training:
         if self.folder.done("evaluate"):
             comparison = self.folder.facts("evaluate")["comparison"]
             tags |= {"headline": comparison["headline"], "verdict": comparison["verdict"]}
+        open_bundle(self.home / "bundles", digest)  # fetched, where the run was begun on another machine
+        self._baseline(digest)  # before the version is there: what is registered can be watched
+        data = json.dumps(self.folder.facts("load")["digests"], sort_keys=True)
+        lineage = Lineage(
+            data=hashlib.sha256(data.encode()).hexdigest(),
+            features=fingerprint(),
+            config=self.config.digest(),
+            seeds=self.seeds,
+            parent=self.folder.facts("sizer").get("champion"),
+        )
         registry = Registry(self.home)
-        version = registry.register(digest, self.home / "bundles" / digest, tags)
-        registry.export()
+        folder = self.home / "bundles" / digest
+        version = registry.register(digest, folder, tags, lineage=lineage, status=self.status)
+        if registry.unjournaled is not None:
+            self.listener.warning(f"registered, but not journaled yet: {registry.unjournaled}")
         self.folder.write(
             "register",
             {},
             {"note": f"version {version.version}, {version.status}", "version": version.version},
         )
 
+    def _baseline(self, digest: str) -> None:
+        """Keep what drift is measured from: training rows, and results of signals not trained on."""
+        trades, rows = self._trades()
+        bundle = open_bundle(self.home / "bundles", digest)
+        known = trades.take(rows.train)
+        markets = {}
+        for bars, name in zip(self._markets(), self.folder.names("features"), strict=True):
+            seen = bars.time + bars.interval <= known.signal_time[-1]
+            matrix = self.folder.arrays("features", name)["features"][seen][WARMUP - 1 :]
+            if len(matrix):
+                markets[bars.symbol] = matrix
+        signals, _ = answered(bundle, known, self._outcome_fit().probability[rows.train])
+        # The test part has been looked at where it was evaluated; elsewhere it stays unseen.
+        part = "test" if self.folder.done("evaluate") else "select"
+        _, results = answered(bundle, trades.take(getattr(rows, part)))
+        baseline(digest, self.config.data, markets, signals, (results, f"{part} part")).save(self.home)
+
     def example(self) -> Example:
-        """The newest signal of the run's data, as a request."""
+        """The newest signal of the run's bars, as a request."""
         return newest_signal(self._markets(), self._trades()[0])
 
     # --- what finished stages hold ---
@@ -372,32 +418,43 @@ class Training:
         return tables(trades, rows, self._outcome_fit(), self.config)
 
     def _markets(self) -> tuple[Bars, ...]:
+        if self.journaled:
+            return ()
         return tuple(bars_from_arrays(self.folder.arrays("load", name)) for name in self.folder.names("load"))
+
+    def _settled(self) -> tuple[Trades, str]:
+        """All outcomes that are known, and the name of the rule that gave the signals."""
+        if self.journaled:
+            return trades_from_arrays(self.folder.arrays("load", "trades")), self._rule()
+        parts = []
+        chosen = rule(self.config.rule)
+        for bars, name in zip(self._markets(), self.folder.names("features"), strict=True):
+            matrix = self.folder.arrays("features", name)["features"]
+            signals = checked(chosen.generate(bars), bars)
+            parts.append(label(bars, signals, self.config.costs, matrix))
+        return pool(parts), chosen.name
+
+    def _rule(self) -> str:
+        """The signal rule, or the strategy of the signals journaled."""
+        return str(self.folder.facts("load")["rule"]) if self.journaled else self.config.rule
 
     def _trades(self) -> tuple[Trades, Split]:
         rows = self.folder.arrays("outcomes", "split")
         return trades_from_arrays(self.folder.arrays("outcomes", "trades")), Split(**rows)
 
     def _outcome_fit(self) -> OutcomeFit:
-        facts = self.folder.facts("outcome_model")
-        ranks = self.folder.arrays("outcome_model", "ranks")
-        return OutcomeFit(
-            model=OutcomeModel.from_arrays(self.folder.arrays("outcome_model", "model")),
-            ranks=VolatilityRanks.from_dict(ranks),
-            probability=self.folder.arrays("outcome_model", "probability")["probability"],
-            k=facts["k"],
-            k_from=facts["k_from"],
-            calibration=facts["calibration"],
-        )
+        stage = "outcome_model"
+        return OutcomeFit.from_files(lambda name: self.folder.arrays(stage, name), self.folder.facts(stage))
 
     def _train_network(self, prepared: Prepared) -> tuple[Network | None, list[Any]]:
         if self.config.algo == "plugin":
             return None, []
         from tuning.sizer import train_sizer  # Ray and torch are slow to import: only this stage needs them
 
-        return train_sizer(
-            prepared.train, prepared.select, self.config, self.folder.work("sizer"), self.listener.progress
-        )
+        with self._copied():
+            return train_sizer(
+                prepared.train, prepared.select, self.config, self.folder.work("sizer"), self._progress
+            )
 
     def _fine_tune(self, prepared: Prepared, network: Network) -> "FineTune | None":
         if self.config.algo != "dqn+ppo":
@@ -406,7 +463,21 @@ class Training:
 
         tables = prepared.train, prepared.select
         folder = self.folder.work("sizer") / "fine_tune"
-        return fine_tune(*tables, network, self.config, folder, self.listener.progress)
+        with self._copied():
+            return fine_tune(*tables, network, self.config, folder, self._progress)
+
+    @contextmanager
+    def _copied(self) -> Iterator[None]:
+        """Copy what a training wrote that was asked to end."""
+        try:
+            yield
+        except SystemExit:
+            self.mirror.checkpoint(last=True)
+            raise
+
+    def _progress(self, done: int, total: int, score: float) -> None:
+        self.mirror.checkpoint()
+        self.listener.progress(done, total, score)
 
     def _bundle(
         self,
@@ -421,7 +492,7 @@ class Training:
         meta = BundleMeta(
             algo=config.algo,
             feature_fingerprint=fingerprint(),
-            rule=config.rule,
+            rule=self._rule(),
             symbols=trades.symbols,
             costs=config.costs.model_dump(),
             base_risk=config.limits.base_risk,
@@ -436,7 +507,7 @@ class Training:
                 "data_digests": self.folder.facts("load")["digests"],
                 "trades": self.folder.facts("outcomes")["counts"],
                 "config": config.model_dump(mode="json"),
-                "revision": _revision(),
+                "revision": revision(),
             },
             calibration=fit.calibration,
             outcome_model={
@@ -456,9 +527,7 @@ class Training:
             prepared = tables(trades, rows, self._outcome_fit(), self.config)
             opened = open_bundle(self.home / "bundles", self.folder.facts("sizer")["bundle"])
             sizers = [*self._learned(opened), *baselines(self.config.seed)]
-            walks = [
-                run(sizer, prepared.test, self.config.limits, self.config.session.days) for sizer in sizers
-            ]
+            walks = run_all(sizers, prepared.test, self.config.limits, self.config.session.days)
             comparison = compare(walks, prepared.test, symbols=trades.symbols, learned=opened.policy().name)
             self._compared = comparison, walks, prepared
         return self._compared
@@ -479,6 +548,7 @@ def start(config: TrainConfig, home: Path, listener: Listener, *, resume: bool) 
     rule(config.rule)  # a misspelt one is told at once, not after the stages before it
     digest = config.digest()
     if resume:
+        recall(home, digest)
         run = RunFolder.latest(home, digest)
         _check_features(run)
         return Training(config, run, home, listener)
@@ -492,7 +562,7 @@ def _check_features(run: RunFolder) -> None:
         raise ConfigError("feature_fingerprint", kept, mend)
 
 
-def _revision() -> str:
+def revision() -> str:
     """The git revision of the working tree, or "unknown" outside one."""
     try:
         return subprocess.run(

@@ -4,7 +4,6 @@ Trials are scored on the select part; the test part is never handed to one. Know
 happens is told to a `SearchListener`.
 """
 
-import io
 import json
 import logging
 import os
@@ -22,33 +21,30 @@ from typing import Any, ClassVar, Final, Protocol
 import numpy as np
 import optuna
 import ray
-from optuna.trial import TrialState
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from envs.signal_table import SignalTable
-from evaluation.backtest import run
 from market.errors import ConfigError, DataError
 from market.home import write_atomically
-from policies.baselines import FixedSize, PlugIn
-from policies.hybrid import TierPolicy
 from tuning.cluster import connected
 from tuning.experiment import (
     BEST_FILE,
+    LOST_ATTRIBUTE,
     TRIAL_ATTRIBUTE,
     TRIALS,
-    UTILITIES_FILE,
     Experiment,
     Plan,
     Trial,
+    best_of,
 )
 from tuning.population import InStep
 from tuning.prepare import Prepared
 from tuning.sizer import total_steps
 from tuning.train import Listener, Training
 from tuning.trial import run_trial
+from tuning.trial_utilities import write_utilities
 
 GRACE: Final = 0.25  # share of the first seed's steps before a trial may be stopped
 REDUCTION: Final = 3  # one of so many goes on
@@ -89,7 +85,7 @@ def search(experiment: Experiment, home: Path, listener: SearchListener, *, resu
     number. Raises ConfigError where a trial does not fit into the resources, or the experiment is running
     elsewhere.
     """
-    with experiment.alone(), connected(len(os.sched_getaffinity(0))):
+    with experiment.alone(), connected(len(os.sched_getaffinity(0)), home):
         plan = experiment.plan
         _slots(plan)
         prepared = _prepare(experiment, plan, home, listener)
@@ -142,7 +138,9 @@ def _tuner(experiment: Experiment, plan: Plan, prepared: Prepared, *, resume: bo
         tune_config=tune.TuneConfig(
             metric="objective",
             mode="max",
-            num_samples=plan.trials,
+            num_samples=-1
+            if asha
+            else plan.trials,  # the study counts: Tune's count may be older than a kill
             search_alg=_study_search(experiment, plan) if asha else None,
             scheduler=_scheduler(plan, total_steps(train, plan.config)),
             max_concurrent_trials=_slots(plan) if asha else None,
@@ -187,9 +185,10 @@ class _StudySearch(OptunaSearch):
         super().__init__(**options)
 
     def suggest(self, trial_id: str) -> Any:
-        begun = [one for one in self._trials() if one.state != TrialState.FAIL]
+        begun = [one for one in self._trials() if LOST_ATTRIBUTE not in one.user_attrs]
         if len(begun) >= self.most:
-            return Searcher.FINISHED
+            # Tune keeps that a search has finished, and would not ask again after a kill.
+            return Searcher.FINISHED if all(one.state.is_finished() for one in begun) else None
         sample = super().suggest(trial_id)
         self._ot_trials[trial_id].set_user_attr(TRIAL_ATTRIBUTE, trial_id)
         return sample
@@ -286,65 +285,14 @@ def _name_losses(experiment: Experiment, results: tune.ResultGrid, listener: Sea
 
 def _sum_up(experiment: Experiment, plan: Plan, prepared: Prepared) -> Outcome:
     """Utilities of every network on the select part, the best configuration, and how rule and plug-in do."""
-    trials = experiment.trials()
-    rule, plug_in = _utilities(experiment, plan, prepared.select, trials)
-    candidates = [trial for trial in trials if trial.finished and trial.objective is not None]
-    best = max(candidates, key=lambda trial: trial.objective or 0.0, default=None)
+    kept, trials = write_utilities(experiment, prepared.select), experiment.trials()
+    best = best_of(trials)
     path = None
     if best is not None:
         path = experiment.folder / BEST_FILE
         content = json.dumps(plan.trained(best.sample).model_dump(mode="json"), indent=1, allow_nan=False)
         write_atomically(path, content.encode())
-    return Outcome(experiment, trials, best, path, rule, plug_in)
-
-
-def _utilities(
-    experiment: Experiment, plan: Plan, select: SignalTable, trials: tuple[Trial, ...]
-) -> tuple[float, float]:
-    """Write each trial's realised utility per signal beside those of the rule and the plug-in; the means of
-    the two.
-
-    The file holds what tests for the luck of many trials need: ``utility`` [signals, trials], the mean over a
-    trial's seeds, and ``by_seed`` [signals, trials, seeds], NaN where a seed was not begun; ``rule`` and
-    ``plug_in`` [signals]; ``time`` [signals]; and of the trials ``trial``, ``sample`` and ``config`` (JSON),
-    ``seeds`` [trials, seeds], ``score`` [trials, seeds], ``finished``; ``tried``, all trials ever begun, also
-    those without a network.
-    """
-
-    def realised(policy: Any) -> Any:
-        return run(policy, select, plan.config.limits, plan.config.session.days).utility
-
-    with_network = [trial for trial in trials if experiment.found(trial.name, 0) is not None]
-    by_seed = np.full((len(select), len(with_network), plan.seeds), np.nan)
-    score = np.full((len(with_network), plan.seeds), np.nan)
-    for column, trial in enumerate(with_network):
-        for number in range(plan.seeds):
-            found = experiment.found(trial.name, number)
-            if found is not None:
-                by_seed[:, column, number] = realised(TierPolicy(found.network))
-                score[column, number] = found.score
-    rule, plug_in = realised(FixedSize(1.0, "rule 1x")), realised(PlugIn())
-    configs = [plan.trained(trial.sample).model_dump_json() for trial in with_network]
-    seeds = plan.config.seed + np.arange(plan.seeds)
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        allow_pickle=False,
-        utility=np.nanmean(by_seed, axis=2) if with_network else by_seed[:, :, 0],
-        by_seed=by_seed,
-        rule=rule,
-        plug_in=plug_in,
-        time=select.time,
-        trial=np.array([trial.name for trial in with_network], dtype=np.str_),
-        sample=np.array([json.dumps(trial.sample) for trial in with_network], dtype=np.str_),
-        config=np.array(configs, dtype=np.str_),
-        seeds=np.tile(seeds, (len(with_network), 1)),
-        score=score,
-        finished=np.array([trial.finished for trial in with_network], dtype=np.bool_),
-        tried=np.int64(len(trials)),
-    )
-    write_atomically(experiment.folder / UTILITIES_FILE, buffer.getvalue())
-    return float(rule.mean()), float(plug_in.mean())
+    return Outcome(experiment, trials, best, path, float(kept.rule.mean()), float(kept.plug_in.mean()))
 
 
 class _Telling(tune.Callback):

@@ -1,0 +1,72 @@
+"""The heads of writers' chains, and what one writer's records say of the heads of others.
+
+Knows nothing of how a chain is checked: a chain alone cannot tell that its newest records were cut off or
+rewritten, so each writer now and then journals where the others stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from pydantic import ValidationError
+from sqlalchemy import Connection, text
+
+from journal.chain import Anchor, StoredRecord, gives_its_hash
+from journal.records import AnchorRecord, Head
+
+MOST_HEADS: Final = 100  # of the writers that wrote last: older ones were seen by writers of their time
+
+# One step down the primary key for each writer, however many records there are.
+_HEADS: Final = text(
+    """
+    WITH RECURSIVE named(writer) AS (
+        SELECT min(writer) FROM records
+        UNION ALL
+        SELECT (SELECT min(next.writer) FROM records AS next WHERE next.writer > named.writer)
+        FROM named WHERE named.writer IS NOT NULL
+    )
+    SELECT head.writer, head.sequence, head.hash, head.time
+    FROM named JOIN records AS head ON head.writer = named.writer
+        AND head.sequence = (SELECT max(last.sequence) FROM records AS last WHERE last.writer = named.writer)
+    """
+)
+
+
+class Seen(NamedTuple):
+    """Where a writer stood."""
+
+    sequence: int
+    hash: str
+
+
+def heads(connection: Connection) -> dict[str, Seen]:
+    """Where every writer stands, those that wrote last first."""
+    rows = sorted(connection.execute(_HEADS), key=lambda row: -row.time)
+    return {row.writer: Seen(row.sequence, row.hash) for row in rows}
+
+
+def anchor(now: Mapping[str, Seen], before: Mapping[str, Seen], writer: str) -> AnchorRecord | None:
+    """What `writer` can say of others' heads `now` that it did not say `before`; None where nothing."""
+    news = {
+        name: Head(sequence=seen.sequence, hash=seen.hash)
+        for name, seen in now.items()
+        if name != writer and before.get(name) != seen
+    }
+    newest = dict(list(news.items())[:MOST_HEADS])
+    return AnchorRecord(heads=newest) if newest else None
+
+
+def anchored(rows: Iterable[StoredRecord]) -> dict[str, dict[int, Anchor]]:
+    """The hashes that others saw of each writer, by sequence; of the anchor `rows` unaltered ones count."""
+    places: dict[str, dict[int, Anchor]] = {}
+    for row in rows:
+        if not gives_its_hash(row):
+            continue
+        try:
+            said = AnchorRecord.model_validate_json(row.payload).heads
+        except ValidationError:
+            continue
+        for name, head in said.items():
+            places.setdefault(name, {}).setdefault(head.sequence, Anchor(head.hash, row.writer))
+    return places

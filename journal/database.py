@@ -1,0 +1,154 @@
+"""A database that others write to at the same time: SQLite in WAL mode with one writer, or PostgreSQL.
+
+Knows nothing of what its tables hold.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, Literal
+
+from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, inspect
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from market.errors import InputError, first_line
+
+BUSY_SECONDS: Final = 30.0
+CONNECT_SECONDS: Final = 10
+UNDEFINED_TABLE: Final = "42P01"  # as PostgreSQL says it
+
+
+class NothingWritten(InputError):
+    """A database that does not exist yet: nothing was ever written there."""
+
+
+class Database:
+    """The tables of `tables` in the database at an SQLAlchemy `url`; errors call it by its `name`.
+
+    What a transaction wrote is durable once it ends. With SQLite (WAL) and `synchronous="NORMAL"` that means
+    it survives the death of this process; `"FULL"` also makes it survive the loss of power, at one disk flush
+    per transaction. PostgreSQL does as its server is set up, and with `"FULL"` flushes in any case. The file
+    and its tables are made by the first writing transaction, never by a reader. Threads may share a Database.
+    """
+
+    def __init__(
+        self, url: str, tables: MetaData, name: str, *, synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
+    ) -> None:
+        if synchronous not in ("NORMAL", "FULL"):
+            raise InputError("synchronous", synchronous, "give NORMAL or FULL")
+        self.engine, self._file = _engine(url, name, synchronous)
+        self._writing = self.engine.execution_options(immediate=True)
+        self._tables, self._name, self._ready = tables, name, False
+        self._nothing = f"give a {name} that exists; nothing was ever written here"
+
+    @contextmanager
+    def transaction(self, *, write: bool) -> Iterator[Connection]:
+        """A transaction, committed at the end; what the database refuses becomes an `InputError`."""
+        place = self.engine.url.render_as_string(hide_password=True)
+        if self._file is not None and not write and not self._file.exists():
+            raise NothingWritten(self._name, place, self._nothing)
+        try:
+            if write and self._file is not None and not self._ready:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+            with (self._writing if write else self.engine).begin() as connection:
+                if write and not self._ready:
+                    self._create(connection)
+                yield connection
+            self._ready = self._ready or write
+        except (SQLAlchemyError, sqlite3.Error, OSError, UnicodeDecodeError) as error:
+            driver_error = getattr(error, "orig", None) or error
+            if getattr(driver_error, "sqlstate", None) == UNDEFINED_TABLE or self._unborn(driver_error):
+                raise NothingWritten(self._name, place, self._nothing) from error
+            cause = first_line(driver_error)
+            raise InputError(self._name, place, f"{_mend(cause, self._name)} ({cause})") from error
+
+    def close(self) -> None:
+        """Give the database connections back."""
+        self.engine.dispose()
+
+    def take_turn(self, connection: Connection) -> None:
+        """Wait until no other transaction has a turn here; the turn ends with the transaction.
+
+        SQLite's writing transactions come one after another by themselves.
+        """
+        if self.engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({zlib.crc32(self._name.encode())})")
+
+    def _unborn(self, error: BaseException) -> bool:
+        """Whether an SQLite file was there without tables: its first writer is just making them."""
+        if "no such table" not in str(error):
+            return False
+        with suppress(SQLAlchemyError), self.engine.connect() as connection:
+            found = set(inspect(connection).get_table_names())
+            return not found or self._tables.tables.keys() <= found
+        return False
+
+    def _create(self, connection: Connection) -> None:
+        self.take_turn(connection)  # or two processes may both find no table yet
+        self._tables.create_all(connection)
+
+
+def _engine(url: str, name: str, synchronous: str) -> tuple[Engine, Path | None]:
+    """An engine for `url` and, for SQLite, the file it opens."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # The text may hold a password, so not even a part of it is shown.
+        mend = f"give a URL such as sqlite:////absolute/{name}.db"
+        raise InputError(name, "a URL that cannot be parsed", mend) from None
+    backend = parsed.get_backend_name()
+    if backend not in ("sqlite", "postgresql"):
+        raise InputError(name, backend, "give the URL of a SQLite or PostgreSQL database")
+    if backend != "sqlite":
+        return _postgresql(parsed, synchronous), None
+    # A relative file would vanish with a submitted job's working folder, and memory with the process.
+    file = Path(parsed.database or "")
+    if not file.is_absolute():
+        raise InputError(name, url, f"give an absolute file: sqlite:////absolute/{name}.db")
+    engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
+
+    def prepare(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN is deferred: two writers would deadlock
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+
+    def begin(connection: Connection) -> None:
+        # A writer takes the lock before it reads what it will change, so that no other can do the same.
+        immediate = connection.get_execution_options().get("immediate", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", begin)
+    return engine, file
+
+
+def _postgresql(url: URL, synchronous: str) -> Engine:
+    settings = f"-c lock_timeout={BUSY_SECONDS:.0f}s"
+    if synchronous == "FULL":
+        settings += " -c synchronous_commit=on"
+    return create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        connect_args={"connect_timeout": CONNECT_SECONDS, "options": settings},
+        pool_pre_ping=True,  # a server that was restarted costs no answer
+    )
+
+
+def _mend(message: str, name: str) -> str:
+    if "full" in message or "No space" in message or "disk I/O error" in message:
+        return "free some disk space; nothing was written, all earlier records stand"
+    if "locked" in message or "busy" in message or "lock timeout" in message:
+        return f"another process holds the {name}'s lock; try again"
+    if (
+        "not a database" in message
+        or "malformed" in message
+        or "no such table" in message
+        or "codec" in message
+    ):
+        return f"this is not a whole {name}: put a copy back in its place, and verify it"
+    return "the database refused; nothing was written"

@@ -1,0 +1,102 @@
+"""Many signals sized in one request: the same sizes, one transaction, all or none."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from features.spec import FEATURE_NAMES
+from journal.records import DecisionRecord
+from serving.answers import BatchAnswer
+from serving.schemas import MOST_REQUESTS
+from serving.sizing_desk import SizingDesk
+from serving.sizing_service import LARGEST_BATCH_BODY, sizing_api
+from tests.serving_bundles import bar_rows, request, saved
+from tests.serving_client import ask
+from tests.test_serving_services import journal, sizing_desk
+
+
+def requests(count: int) -> list[dict[str, Any]]:
+    """Different signals: the example at `count` confidences."""
+    return [request(signal={"confidence": i / count}) for i in range(count)]
+
+
+def commits(desk: SizingDesk) -> list[str]:
+    """Grows by one with every transaction that the desk's journal commits."""
+    seen: list[str] = []
+    event.listen(desk.journal._database.engine, "commit", lambda connection: seen.append("commit"))
+    return seen
+
+
+def test_a_batch_is_answered_as_its_requests_are_one_by_one(home: Path) -> None:
+    api = sizing_api(sizing_desk(home, saved(home, seed=3)))
+    wanted = [*requests(5), request(market={"features": None, "bars": bar_rows(120)})]
+    answer = ask(api, "POST", "/sizing/batch", root="/sizing", json={"requests": wanted})
+    assert answer.status_code == 200
+    sizes = BatchAnswer.model_validate(answer.json()).answers
+    assert len({size.decision_id for size in sizes}) == 6
+    for size, one in zip(answer.json()["answers"], wanted, strict=True):
+        alone = ask(api, "POST", "/", json=one).json()
+        assert {**size, "decision_id": ""} == {**alone, "decision_id": ""}
+
+
+def test_a_batch_is_journaled_in_one_transaction(home: Path) -> None:
+    desk = sizing_desk(home)
+    seen = commits(desk)
+    answer = ask(sizing_api(desk), "POST", "/batch", json={"requests": requests(20)})
+    assert answer.status_code == 200
+    assert len(seen) == 1
+    records = list(journal(home).read())
+    assert [record.kind for record in records] == ["signal", "decision"] * 20
+    for size in answer.json()["answers"]:
+        DecisionRecord.of(journal(home).get(size["decision_id"]))
+
+
+def test_one_unsound_request_refuses_the_whole_batch_and_journals_nothing(home: Path) -> None:
+    desk = sizing_desk(home)
+    too_late = request(
+        market={"features": None, "bars": bar_rows(120)}, signal={"timestamp": "2026-01-05T13:59:59Z"}
+    )
+    for body, field in (
+        ([*requests(2), request(signal={"stop": 2.0})], "requests.2.signal.stop"),
+        ([*requests(3), too_late], "requests.3.market.bars"),
+    ):
+        answer = ask(sizing_api(desk), "POST", "/batch", json={"requests": body})
+        assert (answer.status_code, answer.json()["error"]["field"]) == (422, field)
+    assert not (home / "journal").exists()
+
+
+@pytest.mark.parametrize("count", [0, MOST_REQUESTS + 1])
+def test_a_batch_holds_at_least_one_and_at_most_1024_requests(home: Path, count: int) -> None:
+    answer = ask(sizing_api(sizing_desk(home)), "POST", "/batch", json={"requests": [request()] * count})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["field"] == "requests"
+    assert answer.json()["error"]["value"] == count
+    assert len(answer.content) < 400
+
+
+def test_the_largest_batch_fits_the_body_whatever_its_numbers(home: Path) -> None:
+    longest = dict.fromkeys(FEATURE_NAMES, -1.2345678901234567e-101)
+    full = request(
+        market={"features": longest},
+        signal={"symbol": "A" * 32, "strategy_id": "s" * 64, "confidence": 0.12345678901234567},
+        account={"win_rate_recent": 0.12345678901234567},
+        account_id="a" * 64,
+        limits={"max_position": 0.012345678901234567, "rule_cap": 1.2345678901234567},
+    )
+    assert MOST_REQUESTS * len(json.dumps(full, separators=(",", ":"))) < LARGEST_BATCH_BODY
+
+
+def test_a_batch_that_cannot_be_journaled_is_not_answered(home: Path) -> None:
+    (home / "journal").write_text("in the way")
+    answer = ask(sizing_api(sizing_desk(home)), "POST", "/batch", json={"requests": requests(2)})
+    assert (answer.status_code, answer.json()["error"]["field"]) == (503, "journal")
+
+
+def test_the_batch_is_documented_with_its_cap(home: Path) -> None:
+    document = ask(sizing_api(sizing_desk(home)), "GET", "/openapi.json").json()
+    assert {"200", "401", "413", "422", "429"} <= document["paths"]["/batch"]["post"]["responses"].keys()
+    listed = document["components"]["schemas"]["SizingBatch"]["properties"]["requests"]
+    assert (listed["minItems"], listed["maxItems"]) == (1, MOST_REQUESTS)
