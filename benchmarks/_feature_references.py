@@ -67,7 +67,7 @@ def with_pandas(frame: pd.DataFrame) -> pd.DataFrame:
     mean = returns.rolling(100).mean()
     spread = fives.pow(2).rolling(96).sum() - 10.0 * mean * fives.rolling(96).sum() + 2400.0 * mean**2
     out["mean_reversion"] = 1.0 - spread / 456.0 / returns.rolling(100).var()
-    return pd.DataFrame(out, index=frame.index)
+    return pd.DataFrame(out, index=frame.index, copy=False)
 
 
 def with_talib(bars: Bars) -> FloatArray:
@@ -145,6 +145,8 @@ def _side(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     levels = values[at + 2]
     steps = np.convolve(np.diff(levels, prepend=levels[:1]) > 0.0, np.ones(3))[: len(levels)] / 3.0
     four = np.lib.stride_tricks.sliding_window_view(np.concatenate((np.full(3, -np.inf), levels)), 4)
-    latest = np.searchsorted(at + 4, np.arange(len(values)), side="right") - 1
-    known = latest >= 0
-    return np.where(known, steps[latest], np.nan), np.where(known, four.max(axis=1)[latest], np.nan)
+    latest = np.zeros(len(values), dtype=np.int64)
+    latest[at + 4] = 1
+    latest = np.cumsum(latest)  # 0: none yet
+    first = np.full(1, np.nan)
+    return np.concatenate((first, steps))[latest], np.concatenate((first, four.max(axis=1)))[latest]

@@ -3,11 +3,13 @@ frames or files."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
 import numpy as np
+from numba.np import linalg
 from numpy.typing import ArrayLike, NDArray
 
 from features import step as compiled
@@ -17,6 +19,22 @@ from market.errors import DataError
 COLUMNS = ("open", "high", "low", "close", "volume")
 FloatArray = NDArray[np.float64]
 TimeArray = NDArray[np.int64]
+
+
+def _load_numba_without_scipy() -> None:
+    """Spare the first call of `step` a quarter of a cold start.
+
+    numba's array functions import scipy.linalg as they load, only to learn whether it is there; compiled
+    linear algebra looks again where it is used.
+    """
+    look, linalg.ensure_blas = linalg.ensure_blas, lambda: None
+    try:
+        importlib.import_module("numba.np.arraymath")
+    finally:
+        linalg.ensure_blas = look
+
+
+_load_numba_without_scipy()
 
 
 def new_state() -> FloatArray:

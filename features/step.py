@@ -3,14 +3,18 @@ or files.
 
 `step` feeds n closed bars to a state of `SIZE` floats and writes n rows; batch, chunked batch, stream and
 serving all call it. Every value of a row is computed by the same operations in the same order however the
-bars are cut into calls, so the bits are the same too: loops run over the bars of a block (which is what lets
-the compiler vectorise them without reordering a sum), windows are summed anew for every bar, and neither
+bars are cut into calls, so the bits are the same too: windows are summed anew for every bar, and neither
 `fastmath` nor fused operations are allowed.
 
+What makes it fast: loops run over the bars of a block, so that the compiler computes eight bars at once
+without reordering the sum of any; the loop over a bar's window has a fixed length and is unrolled, its sums
+stay in registers. The compiler does that only where it sees that an index is not negative (count from 0, add
+constants) and that columns do not overlap (their sizes are constants, and every function is part of `step`).
+
 Definitions, sources and ranges are in `features.spec`. Seeds of the recursive features are TA-Lib's. Letters:
-t counts bars from 0, i the bars of a block, j the offsets into a window; age 0 is the bar itself, age 1 the
-one before. Everything compiled is in this one file, because numba's cache goes by the time stamp of the file
-that holds `step`.
+t counts bars from 0, i the bars of a block; age 0 is the bar itself, age 1 the one before, so that in a
+channel bar i is at LONG + i, and its past at LONG + i - age. Everything compiled is in this one file, because
+numba's cache goes by the time stamp of the file that holds `step`.
 """
 
 from __future__ import annotations
@@ -35,17 +39,15 @@ TimeArray = NDArray[np.int64]
     TREND_STRENGTH, CHOPPINESS, MEAN_REVERSION,
 ) = range(31)  # fmt: skip
 FEATURES = 31
-ZERO, FIRST, SECOND, THIRD = range(FEATURES, FEATURES + 4)  # columns of zeros and of intermediate sums
-COLUMNS = FEATURES + 4
+FIRST, SECOND, THIRD = range(FEATURES, FEATURES + 3)  # columns of what features are made of
+COLUMNS = FEATURES + 3
 
 # Bars per block: its columns should fit the processor's cache, their distance in memory be no power of two.
 BLOCK = 248
 LONG, SHORT = 100, 20  # bars remembered by the first two channels, and by the others
 RETURN, FIVE, CLOSE, HIGH, LOW, VOLUME, RANGE, MOVE, STRENGTH = range(9)
 CHANNELS = 9
-DRAFT_1, DRAFT_2, DRAFT_3, DRAFT_4 = range(
-    CHANNELS, CHANNELS + 4
-)  # as long as channels, but forgotten after each block
+DRAFT_1, DRAFT_2, DRAFT_3, DRAFT_4 = range(CHANNELS, CHANNELS + 4)  # like channels, but soon forgotten
 
 # The state: counters, recursions, the swings of both sides, then the tail of every channel.
 SEEN, DAY, NANOSECOND, FIRST_CLOSE, ATR, GAIN, LOSS, PLUS, MINUS, ADX, FAST, SLOW, SIGNAL = range(13)
@@ -56,18 +58,24 @@ TAILS = 27
 SIZE = TAILS + 2 * LONG + 7 * SHORT
 
 DAY_NS = 86_400_000_000_000
+MINUTE_NS = 60_000_000_000
 SECOND_NS = 1_000_000_000
 NEVER = np.iinfo(np.int64).min  # also NumPy's "not a time"
 SMALLEST, LARGEST = 1e-100, 1e100  # prices and volumes beyond would overflow when squared
 FLOOR = 2.0**-200  # a range this small a part of the price is what is left of one thousands of flat bars ago
+# 99 and 5 (100 - 5 + 1)(1 - 5/100) = 456 make the variances of 100 returns and of their fives unbiased.
+UNBIASED = 99.0 / 456.0
 LEAST_REVERSION = 1.0 - 25.0 * 99.0 / 456.0  # each of 100 returns is in five sums of five at most
-ROOT_19, ROOT_50, LN_14 = math.sqrt(19.0), math.sqrt(50.0), math.log(14.0)
+ROOT_5, ROOT_10, ROOT_19, ROOT_20, ROOT_50 = (math.sqrt(n) for n in (5.0, 10.0, 19.0, 20.0, 50.0))
+LN_2, LN_14 = math.log(2.0), math.log(14.0)
+KEPT = 13.0 / 14.0  # what Wilder's average of 14 keeps of itself with every bar
+NEAR = 1.4  # numbers less than so many times apart are what `_log` is for
 TURN = 2.0 * math.pi / 86_400.0
 # Most bars begin with a minute: their sine and cosine are looked up, bit for bit what the functions return.
 MINUTE_SINES = np.array([math.sin(60 * minute * TURN) for minute in range(1440)])
 MINUTE_COSINES = np.array([math.cos(60 * minute * TURN) for minute in range(1440)])
 
-_compiled = njit(nogil=True, error_model="numpy")
+_compiled = njit(nogil=True, error_model="numpy", forceinline=True)
 
 
 @_compiled
@@ -78,95 +86,42 @@ def _clip(value: float, low: float, high: float) -> float:
 
 
 @_compiled
-def _ages(channel: FloatArray, first: int, last: int, count: int) -> FloatArray:
-    """The values of ages `first` to `last - 1` of a block's `count` bars: bar i's window starts at i."""
-    return channel[LONG + 1 - last : LONG - first + count]
-
-
-@_compiled
-def _fill(column: FloatArray, value: float) -> None:
-    for i in range(column.size):
-        column[i] = value
-
-
-@_compiled
 def _copy(column: FloatArray, values: FloatArray) -> None:
     for i in range(column.size):
         column[i] = values[i]
 
 
 @_compiled
-def _add(totals: FloatArray, values: FloatArray, origins: FloatArray, apart: int) -> None:
-    """Add every `apart`-th value of each bar's window, less the bar's origin; by fours, to spare loads."""
-    count = totals.size
-    window = values.size - count + 1
-    fours = window // (4 * apart) * (4 * apart)
-    for j in range(0, fours, 4 * apart):
-        # Slices, because indices from 0 on are known not to be negative: only such loops are vectorised.
-        a, b, c, d = values[j:], values[j + apart :], values[j + 2 * apart :], values[j + 3 * apart :]
-        for i in range(count):
-            origin = origins[i]
-            totals[i] += ((a[i] - origin) + (b[i] - origin)) + ((c[i] - origin) + (d[i] - origin))
-    for j in range(fours, window, apart):
-        a = values[j:]
-        for i in range(count):
-            totals[i] += a[i] - origins[i]
+def _log(above: float, below: float) -> float:
+    """ln(above / below) of numbers that are `NEAR`, within two rounding errors: the series of 2 atanh of
+    (above - below) / (above + below). It is vectorised, which `math.log` is not."""
+    ratio = (above - below) / (above + below)
+    square = ratio * ratio
+    series = 0.0
+    for odd in range(19, 1, -2):
+        series = (series + 1.0 / odd) * square
+    return 2.0 * (ratio + ratio * series)
 
 
 @_compiled
-def _add_squares(totals: FloatArray, values: FloatArray, origins: FloatArray) -> None:
-    """Add the squares of each bar's window of `values` less the bar's origin; windows of whole fours."""
-    count = totals.size
-    for j in range(0, values.size - count + 1, 4):
-        part = values[j:]
-        for i in range(count):
-            origin = origins[i]
-            a, b = part[i] - origin, part[i + 1] - origin
-            c, d = part[i + 2] - origin, part[i + 3] - origin
-            totals[i] += (a * a + b * b) + (c * c + d * d)
-
-
-@_compiled
-def _pair(sums: FloatArray, values: FloatArray, apart: int) -> None:
-    """Every value plus the one `apart` later."""
+def _higher(values: FloatArray, pairs: FloatArray, apart: int) -> None:
+    """The higher of every value and the one `apart` later."""
     later = values[apart:]
     for i in range(later.size):
-        sums[i] = values[i] + later[i]
+        pairs[i] = later[i] if later[i] > values[i] else values[i]
 
 
 @_compiled
-def _add_96(totals: FloatArray, values: FloatArray, spare: FloatArray, zero: FloatArray) -> None:
-    """Add windows of 96 values as twelve sums of eight. Overwrites `values` and `spare`, equally long."""
-    size = values.size
-    _pair(spare, values, 1)
-    _pair(values, spare[: size - 1], 2)
-    _pair(spare, values[: size - 3], 4)
-    _add(totals, spare[: size - 7], zero, 8)
+def _lower(values: FloatArray, pairs: FloatArray, apart: int) -> None:
+    """The lower of every value and the one `apart` later."""
+    later = values[apart:]
+    for i in range(later.size):
+        pairs[i] = later[i] if later[i] < values[i] else values[i]
 
 
-@_compiled
-def _extremes(highs: FloatArray, lows: FloatArray, tops: FloatArray, bottoms: FloatArray, apart: int) -> None:
-    """The higher of every high and the one `apart` later, and the lower of every low."""
-    high, low = highs[apart:], lows[apart:]
-    for i in range(high.size):
-        tops[i] = high[i] if high[i] > highs[i] else highs[i]
-    for i in range(low.size):
-        bottoms[i] = low[i] if low[i] < lows[i] else lows[i]
-
-
-@_compiled
-def _wilder(average: float, value: float, t: int, first: int) -> float:
-    """Wilder's average of 14: a mean at bar `first`, from then on a fourteenth of the way to each value."""
-    if t > first:
-        return average + (value - average) * (1.0 / 14.0)
-    if t == first:
-        return (average + value) / 14.0
-    return average + value
-
-
-@_compiled
-def _fault(
-    state: FloatArray,
+@njit(nogil=True, error_model="numpy")
+def _first_fault(
+    last: int,
     time: TimeArray,
     open: FloatArray,
     high: FloatArray,
@@ -174,10 +129,7 @@ def _fault(
     close: FloatArray,
     volume: FloatArray,
 ) -> int:
-    """-1, or 8 x row + column of the first value that breaks the contract (see `step`)."""
-    last = NEVER
-    if state[SEEN] > 0.0:
-        last = int(state[DAY]) * DAY_NS + int(state[NANOSECOND])
+    """8 x row + column of the first value that breaks the contract (see `step`), else -1."""
     for i in range(time.size):
         if not time[i] > last:
             return 8 * i
@@ -200,75 +152,128 @@ def _fault(
 
 
 @_compiled
+def _fault(
+    state: FloatArray,
+    time: TimeArray,
+    open: FloatArray,
+    high: FloatArray,
+    low: FloatArray,
+    close: FloatArray,
+    volume: FloatArray,
+) -> int:
+    """As `_first_fault`, but where all is well the bars are only counted, without a branch."""
+    last = NEVER
+    if state[SEEN] > 0.0:
+        last = int(state[DAY]) * DAY_NS + int(state[NANOSECOND])
+    good = 0
+    for i in range(time.size):
+        ordered = (low[i] <= open[i]) & (low[i] <= close[i]) & (open[i] <= high[i]) & (close[i] <= high[i])
+        bounded = (low[i] >= SMALLEST) & (high[i] <= LARGEST) & (volume[i] >= 0.0) & (volume[i] <= LARGEST)
+        good += 1 if ordered & bounded else 0
+    later = time[1:]
+    for i in range(later.size):
+        good += 1 if later[i] > time[i] else 0
+    if time.size == 0 or (time[0] > last and good == 2 * time.size - 1):
+        return -1
+    return _first_fault(last, time, open, high, low, close, volume)
+
+
+@_compiled
 def _bars(
     state: FloatArray,
     history: FloatArray,
+    columns: FloatArray,
     high: FloatArray,
     low: FloatArray,
     close: FloatArray,
     volume: FloatArray,
 ) -> None:
-    """Put a block of bars and what follows from one bar and the one before into the channels."""
+    """Put a block of bars, and what follows from one bar and the one before, into the channels; and into the
+    columns of `_averages` what it is to average."""
     count = close.size
-    highs, lows, closes = history[HIGH, LONG:], history[LOW, LONG:], history[CLOSE, LONG:]
     _copy(history[HIGH, LONG : LONG + count], high)
     _copy(history[LOW, LONG : LONG + count], low)
     _copy(history[CLOSE, LONG : LONG + count], close)
     _copy(history[VOLUME, LONG : LONG + count], volume)
-    if state[SEEN] == 0.0:  # the first bar is its own predecessor: no row that is shown looks back at that
+    first = state[SEEN] == 0.0
+    if first:  # the first bar is its own predecessor: no row that is shown looks back at that
         state[FIRST_CLOSE] = close[0]
         history[CLOSE, LONG - 1] = close[0]
         history[HIGH, LONG - 1] = high[0]
         history[LOW, LONG - 1] = low[0]
-    previous = history[CLOSE, LONG - 1 :]
-    moves, ranges = history[MOVE, LONG:], history[RANGE, LONG:]
+    highs, lows, closes = history[HIGH], history[LOW], history[CLOSE]
+    returns, moves, ranges = history[RETURN], history[MOVE], history[RANGE]
+    jumps = 0
     for i in range(count):
-        moves[i] = abs(closes[i] - previous[i])
+        now, before = closes[LONG + i], closes[LONG + i - 1]
+        moves[LONG + i] = abs(now - before)
+        returns[LONG + i] = _log(now, before)
+        jumps += 1 if (now > NEAR * before) | (before > NEAR * now) else 0
+    if jumps > 0:
+        for i in range(count):
+            now, before = closes[LONG + i], closes[LONG + i - 1]
+            if (now > NEAR * before) | (before > NEAR * now):
+                returns[LONG + i] = math.log(now / before)
     for i in range(count):
-        top = highs[i] if highs[i] > previous[i] else previous[i]
-        bottom = lows[i] if lows[i] < previous[i] else previous[i]
-        ranges[i] = top - bottom
-    # Not a difference of logarithms: the logarithm of the ratio cancels nothing, and scaling by 2 leaves its
-    # bits.
-    returns, fives = history[RETURN, LONG - 4 :], history[FIVE, LONG:]
+        before = closes[LONG + i - 1]
+        top = highs[LONG + i] if highs[LONG + i] > before else before
+        bottom = lows[LONG + i] if lows[LONG + i] < before else before
+        ranges[LONG + i] = top - bottom
+    if first:
+        ranges[LONG] = 0.0
+    fives = history[FIVE]
     for i in range(count):
-        returns[i + 4] = math.log(closes[i] / previous[i])
+        total = 0.0
+        for age in range(5):
+            total += returns[LONG + i - age]
+        fives[LONG + i] = total
+    ranged, gain, loss = columns[ATR_RATIO], columns[RSI_NORM], columns[RSI_SLOPE]
+    plus, minus = columns[ADX_NORM], columns[ADX_DIRECTION]
     for i in range(count):
-        fives[i] = ((returns[i] + returns[i + 1]) + (returns[i + 2] + returns[i + 3])) + returns[i + 4]
+        change = closes[LONG + i] - closes[LONG + i - 1]
+        up, down = highs[LONG + i] - highs[LONG + i - 1], lows[LONG + i - 1] - lows[LONG + i]
+        ranged[i] = ranges[LONG + i]
+        gain[i] = change if change > 0.0 else 0.0
+        loss[i] = -change if change < 0.0 else 0.0
+        plus[i] = up if (up > down) & (up > 0.0) else 0.0
+        minus[i] = down if (down > up) & (down > 0.0) else 0.0
 
 
 @_compiled
-def _averages(state: FloatArray, history: FloatArray, columns: FloatArray, count: int) -> None:
-    """The recursive averages of each bar, put into the columns of the features that `_oscillators` makes of
-    them.
+def _averages(
+    state: FloatArray, history: FloatArray, columns: FloatArray, first: int, stop: int, young: bool
+) -> None:
+    """Put the recursive averages of each bar in the place of what is averaged, for `_oscillators`.
 
-    Exponential averages are kept as distances from the close, d = (d - change of close) x (1 - k): on flat
-    bars they die out with the range they are divided by, instead of stalling at a rounding error of the
-    price.
+    `young` bars are among the first 34, which seed the averages. Wilder's are kept as sums that forget a
+    fourteenth with every bar: 14 times the average. Exponential ones are kept as distances from the close,
+    d = (d - change of close) x (1 - k): on flat bars they die out with the range they are divided by, instead
+    of stalling at a rounding error of the price.
     """
-    closes, highs, lows = history[CLOSE, LONG - 1 :], history[HIGH, LONG - 1 :], history[LOW, LONG - 1 :]
-    ranges = history[RANGE, LONG:]
+    closes = history[CLOSE]
+    ranged, gains, losses = columns[ATR_RATIO], columns[RSI_NORM], columns[RSI_SLOPE]
+    pluses, minuses = columns[ADX_NORM], columns[ADX_DIRECTION]
+    macds, signals = columns[MACD_NORM], columns[MACD_HIST]
     atr, gain, loss, plus, minus = state[ATR], state[GAIN], state[LOSS], state[PLUS], state[MINUS]
     fast, slow, signal = state[FAST], state[SLOW], state[SIGNAL]
     seen = int(state[SEEN])
-    for i in range(count):
+    for i in range(first, stop):
         t = seen + i
-        close = closes[i + 1]
-        change = close - closes[i]
-        up, down = highs[i + 1] - highs[i], lows[i] - lows[i + 1]
-        if t > 0:
-            atr = _wilder(atr, ranges[i], t, 14)
-            gain = _wilder(gain, change if change > 0.0 else 0.0, t, 14)
-            loss = _wilder(loss, -change if change < 0.0 else 0.0, t, 14)
-        if t > 13:
-            plus *= 13.0 / 14.0
-            minus *= 13.0 / 14.0
-        plus += up if up > down and up > 0.0 else 0.0
-        minus += down if down > up and down > 0.0 else 0.0
-        if t > 25:
-            fast = (fast - change) * (11.0 / 13.0)
-            slow = (slow - change) * (25.0 / 27.0)
-        else:
+        close = closes[LONG + i]
+        change = close - closes[LONG + i - 1]
+        if not (young and t <= 14):
+            atr *= KEPT
+            gain *= KEPT
+            loss *= KEPT
+        if not (young and t <= 13):
+            plus *= KEPT
+            minus *= KEPT
+        atr += ranged[i]
+        gain += gains[i]
+        loss += losses[i]
+        plus += pluses[i]
+        minus += minuses[i]
+        if young and t <= 25:
             rise = close - state[FIRST_CLOSE]
             slow += rise
             if t > 13:
@@ -276,22 +281,25 @@ def _averages(state: FloatArray, history: FloatArray, columns: FloatArray, count
             if t == 25:
                 fast = fast / 12.0 - rise
                 slow = slow / 26.0 - rise
+        else:
+            fast = (fast - change) * (11.0 / 13.0)
+            slow = (slow - change) * (25.0 / 27.0)
         macd = fast - slow
-        if t > 33:
+        if not (young and t <= 33):
             signal += (macd - signal) * 0.2
+            if atr < FLOOR * close:
+                atr = gain = loss = plus = minus = fast = slow = macd = signal = 0.0
         elif t == 33:
             signal = (signal + macd) / 9.0
         elif t > 24:
             signal += macd
-        if t > 33 and atr < FLOOR * close:
-            atr = gain = loss = plus = minus = fast = slow = macd = signal = 0.0
-        columns[ATR_RATIO, i] = atr
-        columns[RSI_NORM, i] = gain
-        columns[RSI_SLOPE, i] = loss
-        columns[ADX_NORM, i] = plus
-        columns[ADX_DIRECTION, i] = minus
-        columns[MACD_NORM, i] = macd
-        columns[MACD_HIST, i] = signal
+        ranged[i] = atr
+        gains[i] = gain
+        losses[i] = loss
+        pluses[i] = plus
+        minuses[i] = minus
+        macds[i] = macd
+        signals[i] = signal
     state[ATR], state[GAIN], state[LOSS], state[PLUS], state[MINUS] = atr, gain, loss, plus, minus
     state[FAST], state[SLOW], state[SIGNAL] = fast, slow, signal
 
@@ -299,35 +307,34 @@ def _averages(state: FloatArray, history: FloatArray, columns: FloatArray, count
 @_compiled
 def _oscillators(state: FloatArray, history: FloatArray, columns: FloatArray, count: int) -> None:
     """Wilder's and Appel's features: ratios of the averages that `_averages` left in their columns."""
-    atr, close = columns[ATR_RATIO], history[CLOSE, LONG:]
+    ranged, close = columns[ATR_RATIO], history[CLOSE]
     macd, signal = columns[MACD_NORM], columns[MACD_HIST]
-    for i in range(count):
-        signal[i] = (macd[i] - signal[i]) / atr[i] if atr[i] > 0.0 else 0.0
-    for i in range(count):
-        macd[i] = macd[i] / atr[i] if atr[i] > 0.0 else 0.0
-    for i in range(count):
-        atr[i] /= close[i]
     plus, minus = columns[ADX_NORM], columns[ADX_DIRECTION]
     for i in range(count):
+        unit = 14.0 / ranged[i] if ranged[i] > 0.0 else 0.0
+        signal[i] = (macd[i] - signal[i]) * unit
+        macd[i] *= unit
+        ranged[i] = ranged[i] * (1.0 / 14.0) / close[LONG + i]
         moved = plus[i] + minus[i]
         minus[i] = (plus[i] - minus[i]) / moved if moved > 0.0 else 0.0
     adx, seen = state[ADX], int(state[SEEN])
-    for i in range(count):
+    for i in range(min(max(28 - seen, 0), count)):
         if seen + i > 13:
-            adx = _wilder(adx, abs(minus[i]), seen + i, 27)
-            if adx < FLOOR:
-                adx = 0.0
+            adx += abs(minus[i])
+        plus[i] = adx
+    for i in range(min(max(28 - seen, 0), count), count):
+        adx = adx * KEPT + abs(minus[i])
         plus[i] = adx
     state[ADX] = adx
-    gain, loss, strength = columns[RSI_NORM], columns[RSI_SLOPE], history[STRENGTH, LONG:]
+    for i in range(count):
+        plus[i] = _clip(plus[i] * (1.0 / 14.0), 0.0, 1.0) if plus[i] > FLOOR else 0.0
+    gain, loss, strength = columns[RSI_NORM], columns[RSI_SLOPE], history[STRENGTH]
     for i in range(count):
         moved = gain[i] + loss[i]
-        strength[i] = (gain[i] - loss[i]) / moved if moved > 0.0 else 0.0
-    before = history[STRENGTH, LONG - 5 :]
+        strength[LONG + i] = (gain[i] - loss[i]) / moved if moved > 0.0 else 0.0
     for i in range(count):
-        gain[i] = strength[i]
-    for i in range(count):
-        loss[i] = (strength[i] - before[i]) / 2.0
+        gain[i] = strength[LONG + i]
+        loss[i] = (strength[LONG + i] - strength[LONG + i - 5]) * 0.5
 
 
 @_compiled
@@ -384,162 +391,177 @@ def _swings(state: FloatArray, history: FloatArray, columns: FloatArray, count: 
 @_compiled
 def _returns(history: FloatArray, columns: FloatArray, count: int) -> None:
     """Momentum in units of its own volatility, lagged returns, and the variance ratio of Lo and MacKinlay."""
-    returns, fives, zero = history[RETURN], history[FIVE], columns[ZERO, :count]
-    total, square, other = columns[FIRST, :count], columns[SECOND, :count], columns[THIRD, :count]
-    for k in range(5):
-        _copy(columns[RET_1 + k, :count], _ages(returns, k, k + 1, count))
+    returns, fives = history[RETURN], history[FIVE]
     # Sums of 10, 20, 50 and 100 returns are sums of every fifth sum of five; the same for squares.
-    _fill(total, 0.0)
-    shorter = 0
-    for k in range(4):
-        longer = (5, 10, 20, 50)[k]
-        _add(total, _ages(fives, shorter, longer - 4, count), zero, 5)
-        _copy(columns[MOM_5 + k, :count], total)
-        shorter = longer
-    _add(total, _ages(fives, 50, 96, count), zero, 5)
-    five_squares, recent = _ages(history[DRAFT_1], 0, 96, count), _ages(returns, 0, 100, count)
-    for i in range(five_squares.size):
-        a, b, c, d, e = recent[i], recent[i + 1], recent[i + 2], recent[i + 3], recent[i + 4]
-        five_squares[i] = ((a * a + b * b) + (c * c + d * d)) + e * e
-    _fill(square, 0.0)
-    _add(square, _ages(history[DRAFT_1], 0, 46, count), zero, 5)
+    squares = history[DRAFT_1]
+    for i in range(count + 95):  # from the oldest five that a bar's window holds
+        square = 0.0
+        for age in range(5):
+            square += returns[i + 5 - age] * returns[i + 5 - age]
+        squares[i + 5] = square
+    mom_5, mom_10, mom_20, mom_50 = columns[MOM_5], columns[MOM_10], columns[MOM_20], columns[MOM_50]
+    totals, variations = columns[FIRST], columns[SECOND]
     for i in range(count):
-        other[i] = math.sqrt(50.0 / square[i]) if square[i] > 0.0 else 0.0
-    for k in range(4):
-        momentum = columns[MOM_5 + k]
-        root = math.sqrt((5.0, 10.0, 20.0, 50.0)[k])
-        for i in range(count):
-            momentum[i] = _clip(momentum[i] * other[i] / root, -ROOT_50, ROOT_50)
-    _add(square, _ages(history[DRAFT_1], 50, 96, count), zero, 5)
-    _reversion(history, columns, total, square, other, count)
+        total_5 = fives[LONG + i]
+        total_10 = total_5 + fives[LONG + i - 5]
+        total_20 = total_10 + (fives[LONG + i - 10] + fives[LONG + i - 15])
+        total_50 = total_20
+        for age in range(20, 50, 5):
+            total_50 += fives[LONG + i - age]
+        total = total_50
+        for age in range(50, 100, 5):
+            total += fives[LONG + i - age]
+        square = 0.0
+        for age in range(0, 50, 5):
+            square += squares[LONG + i - age]
+        unit = math.sqrt(50.0 / square) if square > 0.0 else 0.0
+        for age in range(50, 100, 5):
+            square += squares[LONG + i - age]
+        mom_5[i] = _clip(total_5 * unit * (1.0 / ROOT_5), -ROOT_50, ROOT_50)
+        mom_10[i] = _clip(total_10 * unit * (1.0 / ROOT_10), -ROOT_50, ROOT_50)
+        mom_20[i] = _clip(total_20 * unit * (1.0 / ROOT_20), -ROOT_50, ROOT_50)
+        mom_50[i] = _clip(total_50 * unit * (1.0 / ROOT_50), -ROOT_50, ROOT_50)
+        totals[i] = total
+        variations[i] = square
+    _reversion(history, columns, count)
 
 
 @_compiled
-def _reversion(
-    history: FloatArray,
-    columns: FloatArray,
-    total: FloatArray,
-    square: FloatArray,
-    other: FloatArray,
-    count: int,
-) -> None:
-    """1 - VR(5), from the sums of 100 returns (`total`) and of their squares (`square`); overwrites
-    `other`."""
-    fives, zero = _ages(history[FIVE], 0, 96, count), columns[ZERO, :count]
-    values, spare = _ages(history[DRAFT_2], 0, 96, count), _ages(history[DRAFT_1], 0, 96, count)
-    _fill(other, 0.0)
-    _copy(values, fives)
-    _add_96(other, values, spare, zero)
-    for i in range(count):
-        mean = total[i] / 100.0
-        other[i] = 2400.0 * mean * mean - 10.0 * mean * other[i]
-    for i in range(values.size):
-        values[i] = fives[i] * fives[i]
-    _add_96(other, values, spare, zero)
+def _reversion(history: FloatArray, columns: FloatArray, count: int) -> None:
+    """1 - VR(5), from the sums of 100 returns (column FIRST) and of their squares (column SECOND)."""
+    fives, eights, squares = history[FIVE], history[DRAFT_1], history[DRAFT_2]
+    for i in range(count + 88):  # from the oldest eight that a bar's window holds
+        total = square = 0.0
+        for age in range(8):
+            five = fives[i + 12 - age]
+            total += five
+            square += five * five
+        eights[i + 12], squares[i + 12] = total, square
+    totals, variations = columns[FIRST], columns[SECOND]
     reversion = columns[MEAN_REVERSION]
+    doubtful = 0
     for i in range(count):
-        reversion[i] = square[i] - total[i] * (total[i] / 100.0)
+        total = square = 0.0
+        for age in range(0, 96, 8):
+            total += eights[LONG + i - age]
+            square += squares[LONG + i - age]
+        mean = totals[i] * 0.01
+        variance = variations[i] - totals[i] * mean
+        spread = (2400.0 * mean * mean - 10.0 * mean * total) + square
+        ratio = 1.0 - spread * UNBIASED / variance if variance > 0.0 else 0.0
+        reversion[i] = _clip(ratio, LEAST_REVERSION, 1.0)
+        doubtful += 1 if variance < 1e-4 * variations[i] else 0
+    if doubtful > 0:
+        _reversion_about_mean(history, columns, count)
+
+
+@njit(nogil=True, error_model="numpy")
+def _reversion_about_mean(history: FloatArray, columns: FloatArray, count: int) -> None:
+    """1 - VR(5) where the mean is above a hundred deviations, and too many digits cancel: summed about the
+    mean, which counts from one of the returns, so that equal ones have no variance at all."""
+    fives, returns = history[FIVE], history[RETURN]
     for i in range(count):
-        # Where the mean is above a hundred deviations, too many digits cancel: sum about the mean instead,
-        # which counts from one of the returns, so that equal ones have no variance at all.
-        if reversion[i] < 1e-4 * square[i]:
-            origin, mean, reversion[i], other[i] = history[RETURN, LONG + i], 0.0, 0.0, 0.0
+        if columns[SECOND, i] - columns[FIRST, i] * (columns[FIRST, i] * 0.01) < 1e-4 * columns[SECOND, i]:
+            origin, mean, variance, spread = returns[LONG + i], 0.0, 0.0, 0.0
             for j in range(i + 1, i + 1 + LONG):
-                mean += history[RETURN, j] - origin
+                mean += returns[j] - origin
             mean = origin + mean / 100.0
             for j in range(i + 1, i + 1 + LONG):
-                reversion[i] += (history[RETURN, j] - mean) * (history[RETURN, j] - mean)
-            for j in range(i, i + 96):
-                other[i] += (fives[j] - 5.0 * mean) * (fives[j] - 5.0 * mean)
-    for i in range(count):
-        ratio = 0.0
-        if reversion[i] > 0.0:  # 99 and 5 (100 - 5 + 1)(1 - 5/100) = 456 make both variances unbiased
-            ratio = _clip(1.0 - (other[i] / 456.0) / (reversion[i] / 99.0), LEAST_REVERSION, 1.0)
-        reversion[i] = ratio
+                variance += (returns[j] - mean) * (returns[j] - mean)
+            for j in range(i + LONG - 95, i + LONG + 1):
+                spread += (fives[j] - 5.0 * mean) * (fives[j] - 5.0 * mean)
+            ratio = 1.0 - spread * UNBIASED / variance if variance > 0.0 else 0.0
+            columns[MEAN_REVERSION, i] = _clip(ratio, LEAST_REVERSION, 1.0)
 
 
 @_compiled
 def _prices(history: FloatArray, columns: FloatArray, count: int) -> None:
-    """Bollinger's band, choppiness and the efficiency ratio.
+    """Bollinger's band, the place in the channel, choppiness and the efficiency ratio.
 
-    Sums of price start from the bar's own close, so that equal closes give a deviation of exactly 0.
+    Deviations are from the bar's own close, so that equal closes have exactly none.
     """
-    closes, close, zero = history[CLOSE], history[CLOSE, LONG : LONG + count], columns[ZERO, :count]
-    mean, square = columns[FIRST, :count], columns[SECOND, :count]
-    _fill(mean, 0.0)
-    _add(mean, _ages(closes, 0, 20, count), close, 1)
+    closes, moves, ranges = history[CLOSE], history[MOVE], history[RANGE]
+    position, width, efficiency = columns[BB_POSITION], columns[BB_WIDTH], columns[TREND_STRENGTH]
     for i in range(count):
-        mean[i] = close[i] + mean[i] / 20.0
-    _fill(square, 0.0)
-    _add_squares(square, _ages(closes, 0, 20, count), mean)
-    position, width = columns[BB_POSITION], columns[BB_WIDTH]
+        close = closes[LONG + i]
+        total = square = 0.0
+        for age in range(1, 20):
+            deviation = closes[LONG + i - age] - close
+            total += deviation
+            square += deviation * deviation
+        # The close being one of the twenty itself, their variance is at least a twentieth of the mean square:
+        # few digits cancel.
+        off = total * 0.05
+        band = 4.0 * math.sqrt((square - total * off) * 0.05)
+        width[i] = band / (close + off)
+        place = 0.5 - off / band if band > 0.0 else 0.5
+        position[i] = _clip(place, 0.5 - ROOT_19 / 4.0, 0.5 + ROOT_19 / 4.0)
     for i in range(count):
-        band = 4.0 * math.sqrt(square[i] / 20.0)
-        width[i] = band / mean[i]
-        position[i] = 0.5
-        if band > 0.0:
-            position[i] = _clip(0.5 + (close[i] - mean[i]) / band, 0.5 - ROOT_19 / 4.0, 0.5 + ROOT_19 / 4.0)
+        path = 0.0
+        for age in range(20):
+            path += moves[LONG + i - age]
+        way = abs(closes[LONG + i] - closes[LONG + i - 20])
+        efficiency[i] = _clip(way / path, 0.0, 1.0) if path > 0.0 else 0.0
     _channels(history, columns, count)
-    top, bottom, total = columns[FIRST, :count], columns[SECOND, :count], columns[THIRD, :count]
-    _fill(total, 0.0)
-    _add(total, _ages(history[RANGE], 0, 14, count), zero, 1)
-    choppiness = columns[CHOPPINESS]
+    top, bottom, choppiness = columns[FIRST], columns[SECOND], columns[CHOPPINESS]
     for i in range(count):
-        choppiness[i] = 1.0
-        if top[i] > bottom[i] and total[i] > 0.0:  # both or none, except in warm-up rows
-            choppiness[i] = _clip(math.log(total[i] / (top[i] - bottom[i])) / LN_14, 0.0, 1.0)
-    _fill(total, 0.0)
-    _add(total, _ages(history[MOVE], 0, 20, count), zero, 1)
-    efficiency, start = columns[TREND_STRENGTH], _ages(closes, 20, 21, count)
-    for i in range(count):
-        efficiency[i] = _clip(abs(close[i] - start[i]) / total[i], 0.0, 1.0) if total[i] > 0.0 else 0.0
+        path = 0.0
+        for age in range(14):
+            path += ranges[LONG + i - age]
+        height, logarithm = top[i] - bottom[i], 0.0
+        for _ in range(4):  # until they are near: beyond 1 and 14 any logarithm does, it is clipped
+            far = path > NEAR * height
+            height = 2.0 * height if far else height
+            logarithm += LN_2 if far else 0.0
+        logarithm += _log(path, height) if height > 0.0 else LN_14
+        choppiness[i] = _clip(logarithm * (1.0 / LN_14), 0.0, 1.0)
 
 
 @_compiled
 def _channels(history: FloatArray, columns: FloatArray, count: int) -> None:
     """The place in the range of 20 bars; highest and lowest of 14 are left in columns FIRST and SECOND."""
-    highs, lows = _ages(history[HIGH], 0, 20, count), _ages(history[LOW], 0, 20, count)
-    tops, bottoms = _ages(history[DRAFT_1], 0, 20, count), _ages(history[DRAFT_2], 0, 20, count)
-    tops_of_4, bottoms_of_4 = _ages(history[DRAFT_3], 0, 20, count), _ages(history[DRAFT_4], 0, 20, count)
-    _extremes(highs, lows, tops, bottoms, 1)
-    _extremes(tops[: count + 18], bottoms[: count + 18], tops_of_4, bottoms_of_4, 2)
-    _extremes(tops_of_4[: count + 16], bottoms_of_4[: count + 16], tops, bottoms, 4)
-    top, bottom = columns[FIRST, :count], columns[SECOND, :count]
-    _extremes(tops[6 : count + 12], bottoms[6 : count + 12], top, bottom, 6)
-    place, close = columns[RANGE_POSITION], history[CLOSE, LONG:]
+    end = LONG + count
+    tops, tops_of_4 = history[DRAFT_1, LONG - 19 : end], history[DRAFT_2, LONG - 19 : end]
+    bottoms, bottoms_of_4 = history[DRAFT_3, LONG - 19 : end], history[DRAFT_4, LONG - 19 : end]
+    _higher(history[HIGH, LONG - 19 : end], tops, 1)
+    _higher(tops[: count + 18], tops_of_4, 2)
+    _higher(tops_of_4[: count + 16], tops, 4)
+    _lower(history[LOW, LONG - 19 : end], bottoms, 1)
+    _lower(bottoms[: count + 18], bottoms_of_4, 2)
+    _lower(bottoms_of_4[: count + 16], bottoms, 4)
+    top, bottom = columns[FIRST], columns[SECOND]
+    _higher(tops[6 : count + 12], top, 6)
+    _lower(bottoms[6 : count + 12], bottom, 6)
+    place, close = columns[RANGE_POSITION], history[CLOSE]
     for i in range(count):
         highest = tops[i] if tops[i] > top[i] else top[i]
         lowest = bottoms[i] if bottoms[i] < bottom[i] else bottom[i]
-        place[i] = (close[i] - lowest) / (highest - lowest) if highest > lowest else 0.5
+        place[i] = (close[LONG + i] - lowest) / (highest - lowest) if highest > lowest else 0.5
 
 
 @_compiled
 def _volumes(history: FloatArray, columns: FloatArray, count: int) -> None:
     """Volume against its mean of 20 bars: short ratio, slope, deviation. Without volume: neutral values."""
-    volumes, volume, zero = history[VOLUME], history[VOLUME, LONG : LONG + count], columns[ZERO, :count]
-    mean, recent, total = columns[FIRST, :count], columns[SECOND, :count], columns[THIRD, :count]
-    _fill(mean, 0.0)
-    _add(mean, _ages(volumes, 0, 20, count), volume, 1)
-    _fill(recent, 0.0)
-    _add(recent, _ages(volumes, 0, 5, count), zero, 1)
-    _fill(total, 0.0)
-    for k in range(10):
-        older, newer = _ages(volumes, 10 + k, 11 + k, count), _ages(volumes, 9 - k, 10 - k, count)
-        for i in range(count):
-            total[i] += (k + 0.5) * (newer[i] - older[i])
+    volumes = history[VOLUME]
     ratio, trend, spike = columns[VOL_RATIO_5_20], columns[VOL_TREND], columns[VOL_SPIKE]
     for i in range(count):
-        mean[i] = volume[i] + mean[i] / 20.0
-        ratio[i] = _clip(recent[i] / 5.0 / mean[i], 0.0, 4.0) if mean[i] > 0.0 else 1.0
-    # 665: sum of the squared distances of 20 bars from their middle; 3.5 = 21/6 scales to -1..1
-    for i in range(count):
-        trend[i] = _clip(total[i] / 665.0 / mean[i] * 3.5, -1.0, 1.0) if mean[i] > 0.0 else 0.0
-    _fill(total, 0.0)
-    _add_squares(total, _ages(volumes, 0, 20, count), mean)
-    for i in range(count):
-        spike[i] = 0.0
-        if total[i] > 0.0:
-            spike[i] = _clip((volume[i] - mean[i]) / math.sqrt(total[i] / 20.0), -ROOT_19, ROOT_19)
+        volume = volumes[LONG + i]
+        total = square = slope = recent = 0.0
+        for age in range(1, 20):
+            deviation = volumes[LONG + i - age] - volume
+            total += deviation
+            square += deviation * deviation
+            slope += (9.5 - age) * deviation
+            if age == 4:
+                recent = total
+        off = total * 0.05
+        variance = (square - total * off) * 0.05
+        spike[i] = _clip(-off / math.sqrt(variance), -ROOT_19, ROOT_19) if variance > 0.0 else 0.0
+        recent += 5.0 * volume
+        total += 20.0 * volume
+        ratio[i] = _clip(4.0 * recent / total, 0.0, 4.0) if total > 0.0 else 1.0
+        # 665: sum of the squared distances of 20 bars from their middle; 70 = 20 x 21/6 scales to -1..1
+        trend[i] = _clip(slope * (70.0 / 665.0) / total, -1.0, 1.0) if total > 0.0 else 0.0
 
 
 @_compiled
@@ -547,22 +569,33 @@ def _calendar(columns: FloatArray, time: TimeArray) -> None:
     """Time of day and day of week by whole seconds of the bar's timestamp in UTC; 1970 began on a
     Thursday."""
     sines, cosines, days = columns[HOUR_SIN], columns[HOUR_COS], columns[DAY_OF_WEEK]
+    midnight, weekday = time[0] + 1, 0.0  # not yet known
     for i in range(time.size):
-        seconds = time[i] // SECOND_NS
-        second = seconds % 86_400
-        minute = second // 60
-        if second == 60 * minute:
+        clock = time[i] - midnight
+        if not 0 <= clock < DAY_NS:
+            day = time[i] // DAY_NS
+            clock = time[i] % DAY_NS
+            midnight, weekday = time[i] - clock, (day + 3) % 7 / 6.0
+        days[i] = weekday
+        minute = clock // MINUTE_NS
+        if clock - minute * MINUTE_NS < SECOND_NS:
             sines[i], cosines[i] = MINUTE_SINES[minute], MINUTE_COSINES[minute]
         else:
-            sines[i], cosines[i] = math.sin(second * TURN), math.cos(second * TURN)
-        days[i] = (seconds // 86_400 + 3) % 7 / 6.0
+            angle = clock // SECOND_NS * TURN
+            sines[i], cosines[i] = math.sin(angle), math.cos(angle)
 
 
 @_compiled
-def _transpose(rows: FloatArray, columns: FloatArray) -> None:
+def _write(rows: FloatArray, history: FloatArray, columns: FloatArray, first: int) -> None:
+    """Write the bars of a block from `first` on as rows; lagged returns come right from their channel."""
+    returns = history[RETURN]
     for i in range(rows.shape[0]):
-        for feature in range(FEATURES):
-            rows[i, feature] = columns[feature, i]
+        for feature in range(RET_1):
+            rows[i, feature] = columns[feature, first + i]
+        for age in range(5):
+            rows[i, RET_1 + age] = returns[LONG + first + i - age]
+        for feature in range(ATR_RATIO, FEATURES):
+            rows[i, feature] = columns[feature, first + i]
 
 
 @_compiled
@@ -599,17 +632,20 @@ def step(
     fault = _fault(state, time, open, high, low, close, volume)
     if fault >= 0:
         return fault
-    room = min(time.size, BLOCK)
-    history = np.empty((CHANNELS + 4, LONG + room))
-    columns = np.empty((COLUMNS, room))
-    _fill(columns[ZERO], 0.0)
+    # Of one size known to the compiler, which then sees that no two columns share memory.
+    history = np.empty((CHANNELS + 4, LONG + BLOCK))
+    columns = np.empty((COLUMNS, BLOCK))
     for start in range(0, time.size, BLOCK):
         stop = min(start + BLOCK, time.size)
         count = stop - start
         seen = int(state[SEEN])
         _tails(state, history, count, True)
-        _bars(state, history, high[start:stop], low[start:stop], close[start:stop], volume[start:stop])
-        _averages(state, history, columns, count)
+        _bars(
+            state, history, columns, high[start:stop], low[start:stop], close[start:stop], volume[start:stop]
+        )
+        seeding = min(max(34 - seen, 0), count)
+        _averages(state, history, columns, 0, seeding, True)
+        _averages(state, history, columns, seeding, count, False)
         _oscillators(state, history, columns, count)
         _swings(state, history, columns, count)
         if seen + count > LONG:
@@ -619,8 +655,9 @@ def step(
             _calendar(columns, time[start:stop])
         warm = min(max(LONG - seen, 0), count)
         for i in range(start, start + warm):
-            _fill(rows[i], math.nan)
-        _transpose(rows[start + warm : stop], columns[:, warm:])
+            for feature in range(FEATURES):
+                rows[i, feature] = math.nan
+        _write(rows[start + warm : stop], history, columns, warm)
         _tails(state, history, count, False)
         state[SEEN] = seen + count
         state[DAY] = time[stop - 1] // DAY_NS

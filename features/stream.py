@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from features import step as layout
 from features.kernel import feed, new_state, refusal
 from features.spec import WARMUP, fingerprint
-from features.step import FEATURES, step
+from features.step import FEATURES, SEEN, step
 from market.bars import Bars, symbol_name
 from market.errors import DataError
 from market.frames import UNNAMED
@@ -56,8 +56,11 @@ class FeatureStream:
         # Read-only views of the buffer, because arrays that cannot be written are what `step` is compiled
         # for.
         shared = memoryview(self._buffer).toreadonly()
-        self._time = np.frombuffer(shared, dtype=np.int64, count=1)
-        self._columns = [np.frombuffer(shared, np.float64, 1, offset=8 * at) for at in range(1, 6)]
+        time = np.frombuffer(shared, dtype=np.int64, count=1)
+        opened, high, low, close, volume = (
+            np.frombuffer(shared, np.float64, 1, offset=8 * at) for at in range(1, 6)
+        )
+        self._arrays = (time, opened, high, low, close, volume)
 
     @property
     def bars_seen(self) -> int:
@@ -72,17 +75,16 @@ class FeatureStream:
         Raises DataError with the bar's number, column and value; the stream is then as before.
         """
         try:
-            if not isinstance(bar, tuple | list):
+            if not isinstance(bar, (tuple, list)):
                 raise TypeError
             BAR.pack_into(self._buffer, 0, *bar)
         except (TypeError, struct.error, OverflowError):
             BAR.pack_into(self._buffer, 0, *self._read(bar))
         row = np.empty((1, FEATURES))
-        opened, high, low, close, volume = self._columns
-        fault = step(self._state, self._time, opened, high, low, close, volume, row)
+        fault = step(self._state, *self._arrays, row)
         if fault >= 0:
-            raise refusal(self.symbol, fault, self._time, *self._columns, first=self.bars_seen)
-        return row[0] if self._state[layout.SEEN] >= WARMUP else None
+            raise refusal(self.symbol, fault, *self._arrays, first=self.bars_seen)
+        return row[0] if self._state[SEEN] >= WARMUP else None
 
     def extend(self, bars: Bars) -> FloatArray:
         """Feed n bars: float64[n, 31], NaN where fewer than 101 bars were seen. Errors as for `update`."""

@@ -28,7 +28,9 @@ def markets(draw: st.DrawFn) -> list[np.ndarray]:
         arrays(np.float64, BARS, elements=st.floats(0.0, 1e100), fill=st.sampled_from([0.0, 1.0, 1e99]))
     )
     level = 10.0 ** draw(st.integers(-60, 60))
-    close = np.clip(level * np.exp(np.cumsum(draw(SCALES) * moves)), 1e-99, 1e99)
+    close = np.clip(
+        level * np.exp(np.cumsum(draw(SCALES) * moves)), 1e-98, 1e98
+    )  # wicks reach 36 times as far
     opened = close * (1.0 + draw(SCALES) * wicks[0])
     high = np.maximum(opened, close) * (1.0 + draw(SCALES) * wicks[1])
     low = np.minimum(opened, close) / (1.0 + draw(SCALES) * wicks[2])

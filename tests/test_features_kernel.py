@@ -1,5 +1,7 @@
 """The kernel against itself: the same bits however bars arrive, no look at the future, no unit of measure."""
 
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -219,6 +221,16 @@ def test_swing_highs_below_the_swing_lows_leave_no_range_to_stand_in():
     assert (place[121:139] != 0.5).all()
 
 
+def test_log_returns_are_within_two_rounding_errors_of_the_logarithm_however_far_the_price_moves():
+    for factor in (1.0 + 1e-12, 1.0003, 1.2, 1.3999, 1.4001, 9.0):
+        close = np.where(np.arange(120) % 2, 3.7 * factor, 3.7)
+        rows = compute(np.arange(120) * SECOND, close, close, close, close, np.zeros(120))
+        wide = close.astype(np.longdouble)
+        exact = np.log1p((wide[100:] - wide[99:-1]) / wide[99:-1])
+        error = np.abs(column(rows, "ret_1")[100:] - exact) / np.spacing(np.abs(exact).astype(np.float64))
+        assert error.max() < 2.0, factor
+
+
 def test_gaps_in_time_are_allowed_and_only_move_the_calendar():
     time, *values = ARRAYS
     later = time.copy()
@@ -341,3 +353,13 @@ def test_step_is_compiled_for_one_type_of_input():
     compute(*part(0, 5))
     kernel.warm()
     assert len(step.step.signatures) == 1
+
+
+def test_the_first_call_leaves_scipy_alone_and_compiled_linear_algebra_still_finds_it():
+    check = (
+        "import sys; from features import kernel; kernel.warm(); early = 'scipy.linalg' in sys.modules;"
+        "from numba import njit; import numpy as np;"
+        "assert njit(lambda a: a @ a)(np.full((2, 2), 3.0))[1, 1] == 18.0;"
+        "sys.exit(early or 'scipy.linalg' not in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", check], timeout=120, check=False).returncode == 0

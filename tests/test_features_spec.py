@@ -67,7 +67,7 @@ def test_comments_docstrings_layout_and_line_ends_do_not_change_the_fingerprint(
     lines = SOURCE.splitlines()
     commented = "\r\n".join(f"{line}  # why" if line.endswith(":") else line for line in lines)
     assert fingerprint_of(commented) == fingerprint()
-    reworded = SOURCE.replace('"""Every value plus the one `apart` later."""', '"""Pairs."""')
+    reworded = SOURCE.replace('"""The higher of every value and the one `apart` later."""', '"""Pairs."""')
     assert reworded != SOURCE
     assert fingerprint_of(reworded) == fingerprint()
 
