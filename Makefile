@@ -32,7 +32,7 @@ demo: install
 	@$(PY) -m ballast demo
 
 test: $(VENV)/.developing
-	@$(PY) -m pytest --cov --cov-report=term
+	@$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --cov --cov-report=term
 
 check: $(VENV)/.developing
 	@$(VENV)/bin/ruff format --check --output-format concise . || { echo "not formatted: run $(VENV)/bin/ruff format ."; exit 1; }

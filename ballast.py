@@ -8,7 +8,9 @@ from rich.markup import escape
 import cli.data
 import cli.demo
 import cli.drift
+import cli.evaluate
 import cli.journal
+import cli.keys
 import cli.off_policy
 import cli.registry
 import cli.retrain
@@ -25,6 +27,7 @@ app = typer.Typer(
 )
 for group in (
     cli.training,
+    cli.evaluate,
     cli.data,
     cli.serving,
     cli.demo,
@@ -35,6 +38,7 @@ for group in (
 ):
     app.add_typer(group.app)
 app.add_typer(cli.registry.app, name="registry")
+app.add_typer(cli.keys.app, name="keys")
 
 
 def main() -> None:

@@ -66,7 +66,7 @@ class Amount:
 
 
 FULL: Final = Amount(noise=400, skill=200, trials=40, signals=1_500, replications=1_000)
-QUICK: Final = Amount(noise=60, skill=30, trials=40, signals=1_500, replications=300)
+QUICK: Final = Amount(noise=40, skill=20, trials=40, signals=1_500, replications=300)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import typer
 from rich.markup import escape
 
 from cli.console import ConsoleListener, console, warn
+from cli.drift import checked, watched
 from cli.options import ConfigOption, DataOption, RuleOption, SeedOption
 from cli.training import say_ray_mode
 from market.errors import ConfigError, InputError
@@ -39,7 +40,7 @@ def retrain(
         int | None, typer.Option(min=1, help="train on so many newly journaled outcomes")
     ] = None,
     drift: Annotated[
-        bool, typer.Option("--drift", help="train when --data no longer looks as it did")
+        bool, typer.Option("--drift", help="train when `drift` alarms, on --data or else the journal")
     ] = False,
     min_interval: Annotated[str, typer.Option(help="never sooner after the last training than this")] = "6h",
     promote: Annotated[
@@ -80,7 +81,7 @@ def retrain(
     def chosen() -> "TrainConfig":
         return configuration(place, config, given)
 
-    sources = _sources(chosen, new_bars, new_trades, drift)
+    sources = _sources(chosen, new_bars, new_trades, drift, data)
     if not (now or every or sources):
         raise ConfigError("retrain", None, "give --every, --new-bars, --new-trades, --drift or --now")
     chosen()  # a mistake in it is told now, not when there is reason to train
@@ -156,9 +157,13 @@ def _show(outcome: "Outcome") -> None:
 
 
 def _sources(
-    config: "Callable[[], TrainConfig]", bars: int | None, trades: int | None, drift: bool
+    config: "Callable[[], TrainConfig]",
+    bars: int | None,
+    trades: int | None,
+    drift: bool,
+    data: str | None,
 ) -> "list[Source]":
-    """What is asked at each check, beside the clock."""
+    """What is asked at each check, beside the clock; `data` is checked for drift, else the journal."""
     from mlops.retraining import Source, volume
 
     def new_bars(since: datetime) -> int:
@@ -178,24 +183,7 @@ def _sources(
             journal.close()
 
     def drifted(since: datetime) -> list[str]:
-        from market.sources import load
-        from mlops.drift import check, unwatched
-        from mlops.drift_baseline import NoBaseline, open_baseline
-        from mlops.drift_streams import MARKET_WINDOW, observe_bars
-        from mlops.versions import read_export
-        from policies.bundle import open_bundle
-
-        live = next((one for one in read_export(home()) if one.status == "PRODUCTION"), None)
-        if live is None:
-            raise ConfigError("--drift", None, "nothing is in production that could be watched")
-        data = config().data
-        try:
-            baseline = open_baseline(home(), live.digest)
-            observed = observe_bars(open_bundle(live.path.parent, live.digest), load(data), data)
-            report = check(baseline, observed, MARKET_WINDOW)
-        except NoBaseline as reason:
-            report = unwatched(live.digest, data, reason)
-        return list(report.alarms)
+        return list(checked(watched(None), data).alarms)
 
     sources = [Source("drift", drifted)] if drift else []
     if bars is not None:

@@ -53,6 +53,7 @@ class Situation:
     impact_r: Floats  # [N], size-dependent slippage at 1x in R
     volatility_ratio: Floats  # [N], atr_ratio over its training median
     settled_kelly: Floats  # [N], Kelly fraction of the last settled signals, NaN while too few
+    settled_optimal: Floats  # [N], the fraction that would have compounded them most, NaN while too few
     k: float  # Kelly divisor of the utility
     base_risk: float
 

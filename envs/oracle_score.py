@@ -42,19 +42,7 @@ def walk(sizer: Sizer, task: Task, table: SignalTable, *, snap: bool = True) -> 
     multiplier = np.zeros((len(first), length))
     for step in range(length):
         observation, rows = episodes.look(), episodes.row
-        situation = Situation(
-            observation=observation,
-            mask=episodes.mask,
-            cap=episodes.cap,
-            probability=table.probability[rows],
-            outcome_r=table.outcome_r[rows],
-            cost_r=table.cost_r[rows],
-            impact_r=table.impact_r[rows],
-            volatility_ratio=table.volatility_ratio[rows],
-            settled_kelly=table.settled_kelly[rows],
-            k=table.k,
-            base_risk=table.base_risk,
-        )
+        situation = table.situation(rows, observation, episodes.mask, episodes.cap)
         guarded = bound(sizer(situation), episodes.cap, episodes.cap_rule, limits(task), snap=snap)
         episodes.place(guarded.multiplier)
         multiplier[:, step] = guarded.multiplier

@@ -31,13 +31,13 @@ def net_r(
     return np.asarray(np.asarray(gross_r) - np.asarray(cost_r) - np.asarray(impact_r) * np.sqrt(size))
 
 
-def utility(multiplier: npt.ArrayLike, r: npt.ArrayLike, k: float, base_risk: float) -> Floats:
+def utility(multiplier: npt.ArrayLike, r: npt.ArrayLike, k: npt.ArrayLike, base_risk: float) -> Floats:
     """``log(1 + k b m r) / (k b)``, in R units; its argmax over m is 1/k of the Kelly fraction for any law of
     r.
 
     Kelly 1956; MacLean, Ziemba and Blazenko 1992.
     """
-    scale = k * base_risk
+    scale = np.asarray(k, dtype=np.float64) * base_risk
     growth = scale * np.asarray(multiplier, dtype=np.float64) * np.asarray(r, dtype=np.float64)
     return np.asarray(np.log1p(np.maximum(growth, RUIN - 1.0)) / scale, dtype=np.float64)
 
@@ -59,7 +59,12 @@ def realised_table(gross_r: Floats, cost_r: Floats, impact_r: Floats, k: float, 
 
 
 def expected_table(
-    probability: Floats, outcome_r: Floats, cost_r: Floats, impact_r: Floats, k: float, base_risk: float
+    probability: Floats,
+    outcome_r: Floats,
+    cost_r: Floats,
+    impact_r: Floats,
+    k: npt.ArrayLike,
+    base_risk: float,
 ) -> Floats:
     """Utility of all six sizes expected under an outcome model: float64[n, 6]; see `expected_utility`."""
     return expected_utility(SIZES[None], probability, outcome_r, cost_r, impact_r, k, base_risk)
@@ -71,13 +76,13 @@ def expected_utility(
     outcome_r: Floats,
     cost_r: Floats,
     impact_r: Floats,
-    k: float,
+    k: npt.ArrayLike,
     base_risk: float,
 ) -> Floats:
     """Utility of sizes expected under an outcome model: float64[n, s] from sizes float64[n or 1, s].
 
     `probability`: float64[n, J] over outcome bins; `outcome_r`: float64[J] or float64[n, J], gross R of each
-    bin.
+    bin; `k`: one number, or float64[n, 1, 1].
     """
     gross = np.broadcast_to(outcome_r, probability.shape)
     size = multiplier[:, :, None]

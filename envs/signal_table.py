@@ -3,13 +3,15 @@
 Built once, before training; knows nothing of accounts. Rows are in time order.
 """
 
-from dataclasses import dataclass, fields
-from typing import Final, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
-from envs.observation import market_observation
+from envs.observation import Situation, market_observation
 from envs.rewards import expected_table, expected_utility, net_r, realised_table, utility, win_chance
 from market.errors import DataError
 
@@ -40,8 +42,9 @@ class SignalTable:
     reward: Floats  # [n, 6], what training pays
     volatility_ratio: Floats  # [n]
     settled_kelly: Floats  # [n]
+    settled_optimal: Floats  # [n]
     out_of_distribution: npt.NDArray[np.bool_]  # [n]
-    k: float
+    k: float | Floats  # one for all, or [n] where tables of several were joined
     base_risk: float
 
     def __len__(self) -> int:
@@ -49,7 +52,8 @@ class SignalTable:
 
     def take(self, rows: Integers) -> "SignalTable":
         """The given rows, in the given order."""
-        shared = {"k", "base_risk"} | ({"outcome_r"} if self.outcome_r.ndim == 1 else set())
+        single = {"k": np.ndim(self.k) == 0, "outcome_r": self.outcome_r.ndim == 1}
+        shared = {"base_risk", *(name for name, one in single.items() if one)}
         per_signal = {f.name for f in fields(self)} - shared
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return SignalTable(
@@ -60,15 +64,65 @@ class SignalTable:
         """Gross R of each outcome of the given rows, float64[J], or float64[N, J] where each has its own."""
         return self.outcome_r if self.outcome_r.ndim == 1 else self.outcome_r[rows]
 
+    @staticmethod
+    def joined(tables: Sequence["SignalTable"]) -> "SignalTable":
+        """Tables end to end; each signal keeps the k and the outcomes of its table.
+
+        Raises DataError for tables of different base risk: what is 1x in one is not in another.
+        """
+        first = tables[0]
+        for table in tables:
+            if table.base_risk != first.base_risk:
+                raise DataError("base_risk", table.base_risk, f"give all tables {first.base_risk}")
+        outcomes = max(table.probability.shape[1] for table in tables)
+        wide = [table._widened(outcomes) for table in tables]
+        names = [f.name for f in fields(first) if f.name != "base_risk"]
+        values: dict[str, Any] = {
+            name: np.concatenate([getattr(table, name) for table in wide]) for name in names
+        }
+        return replace(first, **values)
+
+    def _widened(self, outcomes: int) -> "SignalTable":
+        """With k and outcomes of its own for each signal, and impossible outcomes added up to that number."""
+        law = np.broadcast_to(self.outcome_r, self.probability.shape)
+        missing = ((0, 0), (0, outcomes - law.shape[1]))
+        k = np.array(np.broadcast_to(self.k, len(self)))
+        padded = np.pad(self.probability, missing), np.pad(law, missing)
+        return replace(self, k=k, probability=padded[0], outcome_r=padded[1])
+
+    def situation(
+        self,
+        rows: Integers | slice,
+        observation: npt.NDArray[np.float32],
+        mask: npt.NDArray[np.bool_],
+        cap: Floats,
+    ) -> Situation:
+        """What a policy sees of the given rows, all of one k, in accounts that leave `mask` and `cap`."""
+        return Situation(
+            observation=observation,
+            mask=mask,
+            cap=cap,
+            probability=self.probability[rows],
+            outcome_r=self.outcomes(rows),
+            cost_r=self.cost_r[rows],
+            impact_r=self.impact_r[rows],
+            volatility_ratio=self.volatility_ratio[rows],
+            settled_kelly=self.settled_kelly[rows],
+            settled_optimal=self.settled_optimal[rows],
+            k=float(np.unique(np.broadcast_to(self.k, len(self))[rows]).item()),
+            base_risk=self.base_risk,
+        )
+
     def utility_of(self, multiplier: Floats, rows: Integers | slice, *, realised: bool) -> Floats:
         """Utility in R of one size for each of the given rows, float64[N] from float64[N]: what became of it,
         or what the outcome model expects. The columns of `realised` and `expected` are this at the six sizes.
         """
         costs = self.cost_r[rows], self.impact_r[rows]
+        k = np.broadcast_to(self.k, len(self))[rows]
         if realised:
-            return utility(multiplier, net_r(multiplier, self.gross_r[rows], *costs), self.k, self.base_risk)
+            return utility(multiplier, net_r(multiplier, self.gross_r[rows], *costs), k, self.base_risk)
         law = self.probability[rows], self.outcomes(rows)
-        return expected_utility(multiplier[:, None], *law, *costs, self.k, self.base_risk)[:, 0]
+        return expected_utility(multiplier[:, None], *law, *costs, k[:, None, None], self.base_risk)[:, 0]
 
 
 def signal_table(
@@ -141,6 +195,7 @@ def signal_table(
         reward=expected if reward == "expected" else realised - realised[:, 3:4],
         volatility_ratio=volatility_ratio,
         settled_kelly=kelly,
+        settled_optimal=settled_optimal(time, exit_time, at_1x),
         out_of_distribution=out_of_distribution,
         k=k,
         base_risk=base_risk,
@@ -180,3 +235,36 @@ def _kelly(outcomes: Floats) -> float:
         return 0.0
     share = len(wins) / len(outcomes)
     return float(np.clip(share / losses.mean() - (1.0 - share) / wins.mean(), 0.0, 1.0))
+
+
+def settled_optimal(time: Integers, exit_time: Integers, net: Floats) -> Floats:
+    """At each signal: the fraction of equity per R that would have compounded the last 100 settled signals
+    most, float64[n], NaN below 20 of them.
+
+    It maximises ``prod(1 + g R)``. Vince's optimal f (1990) is this g times the worst loss, the unit in which
+    he counts a stake: the stake is the same.
+    """
+    by_exit = np.argsort(exit_time, kind="stable")
+    settled_before = np.searchsorted(exit_time[by_exit], time, side="right")
+    return _optimal(net[by_exit])[settled_before]
+
+
+@numba.njit(cache=True, nogil=True)
+def _optimal(outcomes: Floats) -> Floats:
+    """After each of the first 0 to n outcomes: see `settled_optimal`. The slope of log growth falls in g."""
+    best = np.full(len(outcomes) + 1, np.nan)
+    for count in range(SETTLED_LEAST, len(outcomes) + 1):
+        window = outcomes[max(0, count - SETTLED_WINDOW) : count]
+        worst = window.min()
+        low, high = 0.0, 1.0 if worst >= -1.0 else -1.0 / worst
+        for _ in range(40):
+            middle = 0.5 * (low + high)
+            slope = 0.0
+            for outcome in window:
+                slope += outcome / (1.0 + middle * outcome)
+            if slope > 0.0:
+                low = middle
+            else:
+                high = middle
+        best[count] = low
+    return best

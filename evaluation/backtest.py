@@ -4,6 +4,7 @@ and serving.
 Knows nothing of statistics or pages.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from envs.account import LEAST_EQUITY, Ledger
 from envs.guardrails import Limits, allowed, bound, cap
-from envs.observation import Situation, observe, review_window, session_left
+from envs.observation import observe, review_window, session_left
 from envs.rewards import net_r
 from envs.signal_table import SignalTable
 from market.errors import ConfigError
@@ -39,66 +40,95 @@ class Path:
 def run(policy: Policy, table: SignalTable, limits: Limits, session_days: float) -> Path:
     """Size every signal of `table` in time order, in one unbroken account that starts at equity 1.
 
-    At the start of each review window the operator looks at the account: the drawdown limit counts from the
-    equity of that moment, so that an account that reached it trades again in the next session.
+    See `relay_all`.
+    """
+    return relay_all([{0: policy}], table, limits, session_days)[0]
+
+
+def run_all(
+    policies: Sequence[Policy], table: SignalTable, limits: Limits, session_days: float
+) -> list[Path]:
+    """`run` for each policy, in an account of its own."""
+    return relay_all([{0: policy} for policy in policies], table, limits, session_days)
+
+
+def relay_all(
+    relays: Sequence[Mapping[int, Policy]], table: SignalTable, limits: Limits, session_days: float
+) -> list[Path]:
+    """`run` with changes of policy on the way, for N relays at once: each maps the row from which a policy is
+    in charge, 0 first, to that policy.
+
+    An account is handed on with its open trades. At the start of each review window the operator looks at it:
+    the drawdown limit counts from the equity of that moment, so that an account that reached it trades again
+    in the next session.
     """
     if limits.base_risk != table.base_risk:
         raise ConfigError(
             "limits.base_risk", limits.base_risk, f"the table's utilities are for {table.base_risk}"
         )
-    n = len(table)
-    ledger = Ledger.of(1, limits.max_open_trades)
-    multiplier, exposure = np.zeros(n), np.zeros(n)
-    binding = np.zeros(n, dtype=np.int8)
-    stake = np.zeros(n)
+    n, accounts = len(table), len(relays)
+    if not accounts:
+        return []
+    ledger = Ledger.of(accounts, limits.max_open_trades)
+    multiplier, exposure, stake = (np.zeros((accounts, n)) for _ in range(3))
+    binding = np.zeros((accounts, n), dtype=np.int8)
     session, elapsed = review_window(table.time, session_days)
+    policies = [relay[0] for relay in relays]
     for i in range(n):
+        policies = [relay.get(i, policy) for relay, policy in zip(relays, policies, strict=True)]
         row = slice(i, i + 1)
-        now = table.time[row]
-        ledger.settle(now)
+        ledger.settle(np.repeat(table.time[row], accounts))
         if i and session[i] != session[i - 1]:
             ledger.review()
         account = ledger.account()
         largest, rule = cap(account, limits)
         left = session_left(elapsed[row], session_days)
-        situation = Situation(
-            observation=observe(table.market[row], account, largest, limits, left),
-            mask=allowed(largest, limits),
-            cap=largest,
-            probability=table.probability[row],
-            outcome_r=table.outcomes(row),
-            cost_r=table.cost_r[row],
-            impact_r=table.impact_r[row],
-            volatility_ratio=table.volatility_ratio[row],
-            settled_kelly=table.settled_kelly[row],
-            k=table.k,
-            base_risk=table.base_risk,
-        )
-        guarded = bound(
-            policy.size(situation),
-            largest,
-            rule,
-            limits,
-            snap=policy.snaps,
-            out_of_distribution=table.out_of_distribution[row],
-        )
-        size = guarded.multiplier
-        stake[i] = size[0] * limits.base_risk * ledger.equity[0]
-        ledger.open(
-            size,
-            limits.base_risk,
-            net_r(size, table.gross_r[row], table.cost_r[row], table.impact_r[row]),
-            table.exit_time[row],
-        )
-        multiplier[i], binding[i] = size[0], guarded.binding[0]
-        exposure[i] = ledger.open_risk[0] / ledger.equity[0]
+        market = np.repeat(table.market[row], accounts, axis=0)
+        observation = observe(market, account, largest, limits, left)
+        mask = allowed(largest, limits)
+        proposed = np.empty(accounts)
+        for own, policy in enumerate(policies):
+            one = slice(own, own + 1)
+            situation = table.situation(row, observation[one], mask[one], largest[one])
+            proposed[own] = policy.size(situation)[0]
+        size = multiplier[:, i]
+        for snap in {policy.snaps for policy in policies}:
+            rows = np.array([policy.snaps == snap for policy in policies])
+            guarded = bound(
+                proposed[rows],
+                largest[rows],
+                rule[rows],
+                limits,
+                snap=snap,
+                out_of_distribution=table.out_of_distribution[row],
+            )
+            multiplier[rows, i], binding[rows, i] = guarded.multiplier, guarded.binding
+        stake[:, i] = size * limits.base_risk * ledger.equity
+        outcome = net_r(size, table.gross_r[row], table.cost_r[row], table.impact_r[row])
+        ledger.open(size, limits.base_risk, outcome, np.repeat(table.exit_time[row], accounts))
+        exposure[:, i] = ledger.open_risk / ledger.equity
+    return [
+        _path(policy.name, table, multiplier[own], binding[own], stake[own], exposure[own])
+        for own, policy in enumerate(policies)
+    ]
+
+
+def _path(
+    name: str,
+    table: SignalTable,
+    multiplier: Floats,
+    binding: npt.NDArray[np.int8],
+    stake: Floats,
+    exposure: Floats,
+) -> Path:
+    """What became of one account that staked `stake`, float64[n], in units of its first equity per R."""
     r = net_r(multiplier, table.gross_r, table.cost_r, table.impact_r)
     by_exit = np.argsort(table.exit_time, kind="stable")
     equity = [1.0]
     for profit in (stake * r)[by_exit]:
         equity.append(max(equity[-1] + profit, LEAST_EQUITY))
     return Path(
-        name=policy.name,
+        name=name,
         multiplier=multiplier,
         binding=binding,
         utility=table.utility_of(multiplier, slice(None), realised=True),

@@ -85,7 +85,7 @@ class Comparison:
     days: int  # UTC days with a signal
     first: str  # time of the first signal, ISO 8601
     last: str
-    k: float
+    k: float  # of several the median
     base_risk: float
 
     def row(self, name: str) -> Row | None:
@@ -212,7 +212,7 @@ def compare(
         days=len(np.unique(days)),
         first=_iso(table.time[0]),
         last=_iso(table.time[-1]),
-        k=float(table.k),
+        k=float(np.median(table.k)),
         base_risk=float(table.base_risk),
     )
 

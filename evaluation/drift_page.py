@@ -17,12 +17,13 @@ from mlops.drift import DriftReport, Stream
 from mlops.drift_limits import Finding
 
 MOST_ROWS: Final = 8  # columns of one stream on the terminal: the drifted ones, and the nearest to drifting
+WIDE: Final = 110  # terminal columns from which on the means are shown, too
 
 
 def print_drift(report: DriftReport, console: Console) -> None:
     """Print the report: what is nearest to its limit in each stream, results, notes, alarms."""
     for stream in report.streams:
-        console.print(_table(stream))
+        console.print(_table(stream, console.width >= WIDE))
     if (found := report.performance) is not None:
         band = f"{found.band.low:+.3f} to {found.band.high:+.3f}"
         said = f"{found.mean:+.3f} R per signal against 1x; band of {found.band.window} signals {band}"
@@ -47,7 +48,7 @@ def write_drift(report: DriftReport, path: Path) -> None:
     write_page(path, "drift", document, report=report, streams=streams)
 
 
-def _table(stream: Stream) -> Table:
+def _table(stream: Stream, wide: bool) -> Table:
     shown = nearest(stream.findings)
     title = f"{stream.kind} of {stream.name}: newest {stream.window} of {stream.rows:,} rows beside "
     table = Table(
@@ -58,12 +59,13 @@ def _table(stream: Stream) -> Table:
         collapse_padding=True,
     )
     table.add_column("column", no_wrap=True)
-    for heading in ("of its limit", "KS", "PSI", "JS", "Wasserstein", "mean", "in training"):
+    means = ("mean", "in training") if wide else ()
+    for heading in ("of its limit", "KS", "PSI", "JS", "Wasserstein", *means):
         table.add_column(heading, justify="right", no_wrap=True)
     drifted = sum(finding.drifted for finding in shown)
     for finding in shown[: max(MOST_ROWS, drifted)]:
         measured = (f"{value:.3f}" for value in finding.statistics.values())
-        means = f"{finding.mean:.4g}", f"{finding.training_mean:.4g} ± {finding.training_sd:.2g}"
+        spread = f"{finding.mean:.4g}", f"{finding.training_mean:.4g} ± {finding.training_sd:.2g}"
         style = "bold red" if finding.drifted else "yellow" if finding.ratio > 1.0 else None
-        table.add_row(finding.name, f"{finding.ratio:.0%}", *measured, *means, style=style)
+        table.add_row(finding.name, f"{finding.ratio:.0%}", *measured, *spread[: len(means)], style=style)
     return table

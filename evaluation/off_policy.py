@@ -8,7 +8,7 @@ order; w, the weight of a decision: 1 / propensity where the candidate takes wha
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from typing import Final, NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.guardrails import Account, Limits, allowed, bound, cap
-from envs.observation import Situation, observe, review_window, session_left
+from envs.observation import observe, review_window, session_left
 from envs.signal_table import SignalTable
 from evaluation.backtest import run
 from evaluation.comparison import NANOSECONDS_PER_DAY
@@ -179,19 +179,10 @@ def _answer(bundle: PolicyBundle, table: SignalTable, row: int, decision: Decisi
     # As it would have been told: the account's own win rate, or that of the training signals.
     market[:, WIN_RATE] = meta.prior_win_rate if told.win_rate_recent is None else told.win_rate_recent
     _, elapsed = review_window(table.time[at], meta.session_days)
-    situation = Situation(
-        observation=observe(market, account, largest, limits, session_left(elapsed, meta.session_days)),
-        mask=allowed(largest, limits),
-        cap=largest,
-        probability=table.probability[at],
-        outcome_r=table.outcomes(at),
-        cost_r=table.cost_r[at],
-        impact_r=table.impact_r[at],
-        volatility_ratio=table.volatility_ratio[at],
-        settled_kelly=np.array([nan]),
-        k=table.k,
-        base_risk=table.base_risk,
-    )
+    observation = observe(market, account, largest, limits, session_left(elapsed, meta.session_days))
+    seen = table.situation(at, observation, allowed(largest, limits), largest)
+    # Served, it is told nothing of what the signals before have come to.
+    situation = replace(seen, settled_kelly=np.array([nan]), settled_optimal=np.array([nan]))
     strange = table.out_of_distribution[at]
     proposed = policy.size(situation)
     return float(

@@ -5,7 +5,7 @@ Knows nothing of what a page is about. The page's own figures lie beside it as J
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,14 @@ from plotly.offline import get_plotlyjs
 from market.home import write_atomically
 
 
-def write_page(path: Path, name: str, document: Mapping[str, Any], **values: Any) -> None:
+def write_page(
+    path: Path, name: str, document: Mapping[str, Any], *, scripts: Sequence[str] = (), **values: Any
+) -> None:
     """Write the page of the template ``<name>.html.j2`` and the charts of ``<name>.js`` to `path`, whole.
 
-    `document`: the figures, of JSON types; they are embedded for the charts, and appear beside the page as
-    `.json` before it does. `values` go to the template.
+    `scripts`: files of charts that it shares with other pages. `document`: the figures, of JSON types; they
+    are embedded for the charts, and appear beside the page as `.json` before it does. `values` go to the
+    template.
     """
     environment = Environment(
         autoescape=True,
@@ -36,7 +39,7 @@ def write_page(path: Path, name: str, document: Mapping[str, Any], **values: Any
         document=document,
         data=_script_json(document),
         css=Markup(_text("page.css")),
-        shared_script=Markup(_text("page.js")),
+        shared_script=Markup("\n".join(_text(one) for one in ("page.js", *scripts))),
         script=Markup(_text(f"{name}.js")),
         plotly=Markup(get_plotlyjs()),
         **values,

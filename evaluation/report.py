@@ -111,22 +111,23 @@ def write_html(
         "comparison": comparison.to_dict(),
         "sizes": dict(zip(TIERS, SIZES.tolist(), strict=True)),
         "provenance": plain(meta),
-        "curves": {one.name: _curve(one) for one in paths},
+        "curves": {one.name: curve(one) for one in paths},
         "win_rate_at_1x": float(np.mean(table.gross_r - table.cost_r - table.impact_r > 0.0)),
         "learning": None if learning is None else plain(vars(learning)),
-        "reliability": None if reliability is None else _reliability(*reliability),
+        "reliability": None if reliability is None else reliability_figures(*reliability),
         "predictors": None if not predictors else plain(predictors),
     }
     write_page(
         path,
         "report",
         document,
+        scripts=("sizers.js",),
         comparison=comparison,
         rules=[name for name in RULES if any(name in row.figures.bound for row in comparison.rows)],
     )
 
 
-def _curve(path: Path) -> dict[str, list[float]]:
+def curve(path: Path) -> dict[str, list[float]]:
     """Equity and drawdown by time in ms, thinned so that every stretch keeps its ends and its extremes."""
     loss = drawdown(path.equity)
     kept = np.arange(len(path.equity))
@@ -141,7 +142,7 @@ def _curve(path: Path) -> dict[str, list[float]]:
     }
 
 
-def _reliability(p: Floats, won: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def reliability_figures(p: Floats, won: npt.NDArray[np.bool_]) -> dict[str, Any]:
     """The reliability diagram with Wilson's intervals (Wilson 1927) of each group's share of winners."""
     report = calibration_report(p, won)
     z = CONFIDENCE_Z

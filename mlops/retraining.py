@@ -230,6 +230,7 @@ class Retraining:
         except Unfinished:
             raise
         except Exception as error:
+            self._put_away(number)
             return Outcome(result="failed", detail=_said(error), version=number)
         result, detail = self._decided(version, attempt.evidence)
         return Outcome(result=result, detail=detail, version=number)
@@ -252,8 +253,7 @@ class Retraining:
         reasons = "; ".join(evidence.verdict.reasons)
         try:
             if not evidence.verdict.passed:
-                if version.status == "TRAINING":
-                    self.registry.transition(version.version, "ARCHIVED")
+                self._put_away(version.version)
                 return "shut", f"the gate is shut for version {version.version}: {reasons}"
             if version.status in ("TRAINING", "ARCHIVED"):
                 self.registry.transition(version.version, "STAGING")
@@ -263,6 +263,12 @@ class Retraining:
         except InputError as error:
             return "refused", str(error)
         return "promoted", f"version {version.version} passed the gate and is live"
+
+    def _put_away(self, number: int | None) -> None:
+        """Archive a candidate that did not pass, or could not be judged."""
+        waiting = [one.version for one in read_export(self.registry.home) if one.status == "TRAINING"]
+        if number in waiting:
+            self.registry.transition(number, "ARCHIVED")
 
     def _tell_once(self, state: _State, trigger: _Trigger, event: Literal["skipped", "failed"]) -> None:
         """Journal what stays so from check to check, the first time only."""

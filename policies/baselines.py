@@ -46,16 +46,33 @@ class FixedSize:
 
 @dataclass(frozen=True)
 class FractionalKelly:
-    """1/k of the Kelly fraction of the last hundred settled signals (Kelly 1956; Thorp 2006); 1x until twenty
-    are settled.
+    """A share of the Kelly fraction of the last hundred settled signals (Kelly 1956; Thorp 2006); 1x until
+    twenty are settled.
     """
 
+    share: float | None = None  # 1/k of the utility if absent
     name: str = "1/k Kelly"
     snaps: bool = True
 
     def size(self, situation: Situation) -> Floats:
         """See `Policy.size`."""
-        multiplier = situation.settled_kelly / (situation.k * situation.base_risk)
+        share = 1.0 / situation.k if self.share is None else self.share
+        multiplier = share * situation.settled_kelly / situation.base_risk
+        return nearest_tier(np.where(np.isnan(multiplier), 1.0, multiplier))
+
+
+@dataclass(frozen=True)
+class OptimalF:
+    """The stake that would have compounded the last hundred settled signals most (Vince 1990); 1x until
+    twenty are settled.
+    """
+
+    name: str = "optimal f"
+    snaps: bool = True
+
+    def size(self, situation: Situation) -> Floats:
+        """See `Policy.size`."""
+        multiplier = situation.settled_optimal / situation.base_risk
         return nearest_tier(np.where(np.isnan(multiplier), 1.0, multiplier))
 
 
@@ -112,6 +129,23 @@ class RandomLegal:
 
 
 @dataclass(frozen=True)
+class RandomTier:
+    """One of the six tiers drawn by `shares`, float[6] of sum 1, whatever the signal: what a sizer's mix of
+    sizes earns when it is dealt out blindly. Drawn as `RandomLegal` draws.
+    """
+
+    shares: tuple[float, ...]
+    seed: int = 0
+    name: str = "random tier"
+    snaps: bool = True
+
+    def size(self, situation: Situation) -> Floats:
+        """See `Policy.size`."""
+        random = np.random.default_rng([self.seed, zlib.crc32(situation.observation.tobytes())])
+        return np.asarray(SIZES[random.choice(len(SIZES), size=len(situation.cap), p=self.shares)])
+
+
+@dataclass(frozen=True)
 class PlugIn:
     """The meta-label plug-in: the calibrated outcome model and the best of six closed forms (Lopez de Prado
     2018, ch. 3, 10).
@@ -141,7 +175,10 @@ def baselines(seed: int = 0) -> tuple[Policy, ...]:
     return (
         FixedSize(1.0, "rule 1x"),
         FixedSize(0.5, "half"),
+        FractionalKelly(1.0, "full Kelly"),
+        FractionalKelly(0.5, "half Kelly"),
         FractionalKelly(),
+        OptimalF(),
         VolatilityTarget(),
         ConfidenceLinear(),
         DrawdownScaled(),

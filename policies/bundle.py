@@ -8,6 +8,7 @@ A bundle is a folder named by its SHA-256 with ``policy.safetensors`` (every arr
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from envs.observation import OBSERVATION_FIELDS, Situation
 from envs.signal_table import SignalTable, signal_table
 from features.spec import fingerprint
 from market.errors import InputError
+from market.storage import storage
 from policies.baselines import PlugIn
 from policies.decision import ValuePolicy
 from policies.hybrid import FineTunedPolicy, Network, TierPolicy
@@ -37,6 +39,8 @@ from signals.trades import Trades, trade_fields, volatility_ratio
 ARRAYS_FILE: Final = "policy.safetensors"
 META_FILE: Final = "bundle.json"
 GOLDEN_ROWS: Final = 64
+BUNDLES: Final = "bundles"  # the folder of all bundles, in a home and in BALLAST_STORAGE
+DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 TOLERANCE: Final = 1e-5  # between BLAS builds; tiers must be equal all the same
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -225,8 +229,12 @@ class PolicyBundle:
 def open_bundle(root: Path, digest: str) -> PolicyBundle:
     """Read the bundle `digest` below `root`; BundleError if it is missing, altered, of other features, or
     answers otherwise.
+
+    One that is not below `root` is fetched from BALLAST_STORAGE, where that is set and has it.
     """
     folder = root / digest
+    if not folder.exists() and DIGEST.fullmatch(digest) and (kept := storage()) is not None:
+        kept.get(f"{BUNDLES}/{digest}", folder)
     try:
         tensors, meta = (folder / ARRAYS_FILE).read_bytes(), (folder / META_FILE).read_bytes()
     except OSError as error:
@@ -282,6 +290,7 @@ def _answers(bundle: PolicyBundle, golden: Arrays) -> Arrays:
         impact_r=golden["impact_r"],
         volatility_ratio=np.ones(count),
         settled_kelly=np.full(count, np.nan),
+        settled_optimal=np.full(count, np.nan),
         k=bundle.meta.k,
         base_risk=bundle.meta.base_risk,
     )

@@ -88,6 +88,7 @@ def advise(
             impact_r=impact_r,
             volatility_ratio=rows[:, ATR_RATIO] / median,
             settled_kelly=np.array([nan]),
+            settled_optimal=np.array([nan]),
             k=meta.k,
             base_risk=meta.base_risk,
         )

@@ -32,6 +32,9 @@ IntArray = npt.NDArray[np.int64]
 
 FEWEST_ROWS = 100
 FOLDS = 5
+EMBARGO = (
+    0.01  # of all the time: what follows a tested block so closely resembles it (Lopez de Prado 2018, 7.4.2)
+)
 STAGES = ("win or loss", "which loss", "which win")
 COMPARED = ("base rates", "logit", "trees")
 _TREES = "trees/"
@@ -313,7 +316,8 @@ def _one_thread() -> AbstractContextManager[object]:
 
 
 def _splits(signal_time: IntArray, exit_time: IntArray, folds: int) -> Folds:
-    return list(purged_folds(signal_time, exit_time, folds))
+    embargo = int(EMBARGO * (signal_time[-1] - signal_time[0]))
+    return list(purged_folds(signal_time, exit_time, folds, embargo))
 
 
 def _check_training(x: FloatArray, r: FloatArray, signal_time: IntArray, exit_time: IntArray) -> None:

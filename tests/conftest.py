@@ -64,6 +64,15 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side (`-n 2`) a file's tests stay together, but one with a timeout of its own is long: it goes
+    alone and early, so that in the end no process waits for another."""
+    long = {item for item in items if item.get_closest_marker("timeout")}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if item in long else item.path.name))
+    items.sort(key=lambda item: item not in long)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Libraries that draw from the global generators give the same numbers in every run and every order."""

@@ -97,6 +97,7 @@ def test_promotion_takes_the_newest_evidence_for_the_bundle(desk, registry):
     assert code == 0
     assert "version 1 is in PRODUCTION; bundle" in out
     assert read_export(desk)[0].evidence == newest.digest
+    assert registry("promote", "1", "--override", "again")[1].endswith("nothing was changed\n")
     assert newest.digest in registry("show", "1")[1]
 
 

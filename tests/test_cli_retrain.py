@@ -17,6 +17,7 @@ import ballast
 from cli.retrain import _sources
 from journal.location import open_journal
 from journal.records import OutcomeRecord, outcome_id
+from market.errors import ConfigError, InputError
 from mlops.retraining import Outcome, Retraining
 from mlops.versions import ModelVersion, write_export
 from tests.test_project_tree import ROOT
@@ -146,7 +147,7 @@ def test_new_bars_and_newly_settled_trades_are_counted_since_the_last_training(h
 
     (bars,) = load(CONFIG["data"])
     cut = datetime.fromtimestamp(int(bars.time[-101]) / 1e9, UTC)
-    bars_source, trades_source = _sources(chosen, 100, 2, drift=False)
+    bars_source, trades_source = _sources(chosen, 100, 2, drift=False, data=None)
     assert bars_source.ask(cut) == ["100 new bars since the last training, of 100"]
     assert bars_source.ask(cut + timedelta(hours=1)) == []
     journal = open_journal(home, "settled", os.environ)
@@ -160,8 +161,8 @@ def test_new_bars_and_newly_settled_trades_are_counted_since_the_last_training(h
 
 
 def test_drift_without_anything_live_cannot_be_told(home: Path) -> None:
-    (source,) = _sources(lambda: parse(CONFIG), None, None, drift=True)
-    with pytest.raises(Exception, match="nothing is in production"):
+    (source,) = _sources(lambda: parse(CONFIG), None, None, drift=True, data=str(CONFIG["data"]))
+    with pytest.raises(ConfigError, match="no such registered model: train one"):
         source.ask(datetime.now(UTC))
     digest = "a" * 64
     live = ModelVersion(1, digest, home / digest, "PRODUCTION", datetime.now(UTC), aliases=("production",))
@@ -195,8 +196,6 @@ def test_a_watch_checks_until_sigterm_and_then_ends_with_0(home: Path, config: s
 def test_a_watch_goes_on_after_what_cannot_be_done_now_and_says_the_same_once(
     config: str, retrain: Run, checks: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from market.errors import InputError
-
     nothing = Outcome(result="nothing", detail="nothing calls for training")
     broken = InputError("journal", "here", "free some disk space")
     checks += [nothing, nothing, broken, broken, nothing, KeyboardInterrupt()]

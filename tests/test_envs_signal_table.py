@@ -90,6 +90,33 @@ def test_a_stream_of_one_kind_has_an_extreme_kelly_fraction(outcome: float, frac
     assert built.settled_kelly[-1] == fraction
 
 
+def test_optimal_f_by_vinces_own_arithmetic() -> None:
+    """Over f in hundredths, the highest product of 1 + f R / |worst|, as Vince (1990) searches for it."""
+    outcomes = np.array([2.0] * 12 + [-1.0] * 11 + [-1.5, 0.3])
+    n = len(outcomes)
+    time = START + np.arange(n + 1) * HOUR
+    built = table(
+        n + 1,
+        time=time,
+        exit_time=time + 1,
+        gross_r=np.append(outcomes, 0.0),
+        cost_r=0 * time,
+        impact_r=0 * time,
+    )
+    f = np.arange(1, 1_000) / 1_000
+    vince = f[np.argmax(np.prod(1.0 + f[:, None] * outcomes / 1.5, axis=1))]
+    assert built.settled_optimal[n] * 1.5 == pytest.approx(vince, abs=0.001)
+    assert np.all(np.isnan(built.settled_optimal[:20]))
+
+
+def test_optimal_f_without_an_edge_is_nothing_and_never_risks_ruin() -> None:
+    time = START + np.arange(41) * HOUR
+    loses = table(41, time=time, exit_time=time + 1, gross_r=np.tile([-1.0, 0.5], 21)[:41])
+    assert loses.settled_optimal[40] == pytest.approx(0.0, abs=1e-9)
+    wins = table(41, time=time, exit_time=time + 1, gross_r=np.where(np.arange(41) == 3, -4.0, 9.0))
+    assert 0.1 < wins.settled_optimal[40] < 0.25
+
+
 def test_an_outcome_counts_from_the_moment_it_is_settled_and_not_before() -> None:
     time = np.array([START, START + HOUR, START + HOUR])
     for exit_time, rate in ((START + HOUR, 0.4 + 2.0 / 21.0 * 0.6), (START + HOUR + 1, 0.4)):
@@ -120,6 +147,7 @@ def test_rows_up_to_a_moment_ignore_every_outcome_settled_after_it(seed: int, cu
     seen = made["time"] <= now
     assert np.array_equal(after.market[seen], before.market[seen])
     assert np.array_equal(after.settled_kelly[seen], before.settled_kelly[seen], equal_nan=True)
+    assert np.array_equal(after.settled_optimal[seen], before.settled_optimal[seen], equal_nan=True)
     assert np.array_equal(after.expected[seen], before.expected[seen])
 
 

@@ -14,7 +14,7 @@ from envs.observation import Situation
 from envs.rewards import net_r
 from envs.signal_table import SignalTable
 from envs.sizing_env import Session, SizingEnv
-from evaluation.backtest import Path, run
+from evaluation.backtest import Path, run, run_all
 from evaluation.metrics import drawdown
 from policies.baselines import FixedSize, PlugIn, RandomLegal, baselines
 from tests.synthetic_signals import HOUR, START, table
@@ -278,3 +278,15 @@ def assert_within_limits(path: Path, signals: SignalTable, limits: Limits, sessi
             assert equity - limits.gap_factor * exposed >= floor_share * peak - slack
     if session[-1] == 0:
         assert np.max(drawdown(path.equity)) <= limits.max_drawdown + slack
+
+
+def test_sizers_walked_together_do_what_each_does_alone() -> None:
+    signals = table(250, seed=3)
+    tight = Limits(max_exposure=0.03, max_daily_risk=0.025, max_drawdown=0.3, max_open_trades=4)
+    free = Script(np.random.default_rng(0).uniform(0.0, 1.6, 250), snaps=False, name="fine")
+    again = Script(free.proposals, snaps=False, name="fine")
+    together = run_all((*baselines(2), free), signals, tight, 28.0)
+    for path, policy in zip(together, (*baselines(2), again), strict=True):
+        alone = run(policy, signals, tight, 28.0)
+        for name in ("multiplier", "binding", "utility", "expected", "net_r", "time", "equity", "exposure"):
+            assert np.array_equal(getattr(path, name), getattr(alone, name)), (policy.name, name)

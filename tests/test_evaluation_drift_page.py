@@ -94,6 +94,12 @@ def test_the_terminal_shows_what_drifted_first_and_every_alarm() -> None:
     assert "a <b>note" in screen.getvalue()
 
 
+def test_on_a_narrow_terminal_no_figure_is_cut_off() -> None:
+    screen = StringIO()
+    print_drift(drifted(), Console(file=screen, width=80))
+    assert "…" not in screen.getvalue()
+
+
 def test_without_an_alarm_the_terminal_says_so() -> None:
     screen = StringIO()
     print_drift(check(trained(), seen("later")), Console(file=screen, width=150))

@@ -16,6 +16,7 @@ from tests.headless_browser import fetched, marks, set_scheme, shown
 from tests.synthetic_signals import table
 from tests.test_evaluation_report import predictor_figures
 
+SIZERS = len(baselines()) + 1
 CHARTS = (
     "versus-reference",
     "versus-plug-in",
@@ -54,7 +55,7 @@ def test_every_chart_is_drawn_without_a_script_error(
 ) -> None:
     assert shown(browser, page, width, scheme) == []
     assert {chart: marks(browser, chart) > 0 for chart in CHARTS} == dict.fromkeys(CHARTS, True)
-    assert marks(browser, "equity") == 18  # nine sizers, their equity and their drawdown
+    assert marks(browser, "equity") == 2 * SIZERS  # equity and drawdown of each
 
 
 def test_a_script_error_would_be_seen(browser: Chrome, page: Path, tmp_path: Path) -> None:
@@ -93,14 +94,14 @@ def test_the_charts_follow_the_readers_light_or_dark_setting(browser: Chrome, pa
     light = browser.execute_script(ink)
     set_scheme(browser, "dark")
     WebDriverWait(browser, 30).until(lambda found: found.execute_script(ink) != light)
-    assert marks(browser, "equity") == 18
+    assert marks(browser, "equity") == 2 * SIZERS
 
 
 def test_the_learned_sizer_is_drawn_thickest_and_on_top(browser: Chrome, page: Path) -> None:
     shown(browser, page)
     lines = "[...document.querySelectorAll('#equity .js-line')]"
     widths = browser.execute_script(f"return {lines}.map((line) => parseFloat(line.style.strokeWidth))")
-    assert widths[8] == max(widths)
+    assert widths[SIZERS - 1] == max(widths)
     assert widths.count(max(widths)) == 2
 
 
@@ -109,7 +110,7 @@ def test_a_name_in_the_legend_hides_and_shows_its_curves(browser: Chrome, page: 
     first = "document.querySelector('#equity-legend button')"
     assert browser.execute_script(f"return {first}.textContent") == "RL sizer"
     browser.execute_script(f"{first}.click()")
-    WebDriverWait(browser, 30).until(lambda found: marks(found, "equity") == 16)
+    WebDriverWait(browser, 30).until(lambda found: marks(found, "equity") == 2 * SIZERS - 2)
     assert browser.execute_script(f"return {first}.ariaPressed") == "false"
     browser.execute_script(f"{first}.click()")
-    WebDriverWait(browser, 30).until(lambda found: marks(found, "equity") == 18)
+    WebDriverWait(browser, 30).until(lambda found: marks(found, "equity") == 2 * SIZERS)

@@ -19,8 +19,10 @@ from mlops.evidence import Evidence, Verdict
 from mlops.registry import KEEP, Lineage, Registry, read_export
 from policies.bundle import BundleError
 
-SERVER = multiprocessing.get_context("forkserver")  # imports MLflow once, for all processes it starts
-SERVER.set_forkserver_preload(["mlflow.tracking"])
+# Imports once, for all processes it starts, what MLflow imports on its first use.
+STORES = ("mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store")
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["mlflow.tracking", *STORES, __name__])
 
 
 def bundle(home, name):

@@ -11,8 +11,10 @@ from envs.rewards import utility
 from policies.baselines import (
     FixedSize,
     FractionalKelly,
+    OptimalF,
     PlugIn,
     RandomLegal,
+    RandomTier,
     VolatilityTarget,
     baselines,
     best_legal,
@@ -37,6 +39,7 @@ def situation(count: int = 200, seed: int = 0) -> Situation:
         impact_r=stream.impact_r,
         volatility_ratio=stream.volatility_ratio,
         settled_kelly=stream.settled_kelly,
+        settled_optimal=stream.settled_optimal,
         k=stream.k,
         base_risk=stream.base_risk,
     )
@@ -85,6 +88,24 @@ def test_random_sizes_are_legal_and_use_every_legal_tier() -> None:
 def test_kelly_trades_the_rule_until_enough_signals_settled() -> None:
     seen = replace(situation(3), settled_kelly=np.array([np.nan, 0.0, 0.04]))
     assert FractionalKelly().size(seen).tolist() == [1.0, 0.0, 0.5]  # 0.04 / (8 x 0.01) = 0.5
+
+
+def test_full_and_half_kelly_bet_the_whole_fraction_and_half_of_it() -> None:
+    seen = replace(situation(3), settled_kelly=np.array([np.nan, 0.005, 0.01]))
+    assert FractionalKelly(1.0, "full Kelly").size(seen).tolist() == [1.0, 0.5, 1.0]
+    assert FractionalKelly(0.5, "half Kelly").size(seen).tolist() == [1.0, 0.25, 0.5]
+
+
+def test_optimal_f_bets_what_would_have_compounded_most() -> None:
+    seen = replace(situation(3), settled_optimal=np.array([np.nan, 0.0, 0.0125]))
+    assert OptimalF().size(seen).tolist() == [1.0, 0.0, 1.25]
+
+
+def test_random_tiers_are_drawn_by_their_shares_and_not_by_the_signal() -> None:
+    shares = (0.5, 0.0, 0.3, 0.0, 0.0, 0.2)
+    drawn = RandomTier(shares, 1).size(situation(5_000))
+    found = [np.mean(drawn == size) for size in SIZES]
+    assert found == pytest.approx(shares, abs=0.02)
 
 
 def test_the_volatility_target_sizes_down_when_volatility_is_high() -> None:

@@ -31,7 +31,7 @@ from tests.serving_bundles import COSTS, bar_rows, bundle, fine_tuned_bundle, re
 ASKED = SizingRequest.model_validate(request())
 SIGNAL, FRESH = ASKED.signal, Account(1.0, 1.0, 0.0, 0.0, 0)
 ROW = feature_row(ASKED.market.feature_row())
-LEARNED, TUNED = bundle(0), fine_tuned_bundle(0)
+LEARNED, BOLD, TUNED = bundle(0), bundle(0, favourite=5), fine_tuned_bundle(0)
 DAY = 86_400_000_000_000
 
 
@@ -439,3 +439,27 @@ def test_unseen_symbol_is_ranked_among_the_pooled_quantiles() -> None:
     )
     assert known != pooled
     assert pooled == pytest.approx(float(LEARNED.ranks.rank("*", ROW[[9]])[0]), abs=1e-6)
+
+
+@given(
+    features=st.lists(st.floats(-1e6, 1e6), min_size=31, max_size=31),
+    size=st.floats(0.0, 10.0),
+    used=st.floats(0.0, 0.06),
+    snaps=st.booleans(),
+)
+def test_outside_the_training_data_a_model_only_ever_lowers_the_rules_size(
+    features: list[float], size: float, used: float, snaps: bool
+) -> None:
+    account = Account(1.0, 1.0, used, 0.0, 0)
+    row = np.array(features)
+    policy = Advises(size)
+    policy.snaps = snaps  # type: ignore[misc]
+    by_rule = PositionSizer(None).get_sizing_recommendation(SIGNAL, row, account, Limits()).multiplier
+    outside = bool(LEARNED.support.outside(row[None])[0])  # all these bundles have the same support
+    for sizer in (told(policy), PositionSizer(BOLD, "STAGING"), PositionSizer(TUNED, "STAGING")):
+        _, multiplier, details = sizer.get_sizing_recommendation(SIGNAL, row, account, Limits())
+        assert details["out_of_distribution"] in (outside, None)
+        if outside or details["source"] == "rule":
+            assert multiplier <= by_rule
+        if details["source"] == "model":
+            assert multiplier <= details["proposed_multiplier"]

@@ -8,7 +8,7 @@ from market.splits import purged_folds
 from policies.bundle import BundleError, open_bundle
 from signals.calibration import calibration_report
 from signals.outcome_bins import bin_edges, bins_of
-from signals.outcome_model import OutcomeModel, cross_fitted
+from signals.outcome_model import OutcomeModel, _splits, cross_fitted
 from tests.serving_bundles import bundle
 from tests.synthetic_signals import table
 
@@ -303,3 +303,11 @@ def test_fields_of_another_shape_are_refused_and_nan_stays_nan(model):
     stated = model.probability(rows)
     assert np.isfinite(stated[0]).all()
     assert np.isnan(stated[1]).all()
+
+
+def test_what_follows_a_tested_block_closely_is_not_learned_from():
+    _, _, signal, exits, _ = planted(400)
+    hundredth = 0.01 * (signal[-1] - signal[0])
+    for train, test in _splits(signal, exits, 5):
+        after = signal[train][signal[train] > signal[test].max()]
+        assert len(after) == 0 or after.min() - exits[test].max() > hundredth - 1

@@ -4,18 +4,21 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from envs.guardrails import SIZES
 from features.spec import fingerprint
 from market.errors import ConfigError, DataError
+from mlops.drift_baseline import open_baseline
 from mlops.registry import Registry, read_export
 from policies.bundle import open_bundle
 from signals.outcome_model import STAGES as ANSWERED
 from signals.predictor_file import FOLDER, open_predictor
 from tuning.config import TrainConfig
-from tuning.train import STAGES, Result, Training, start
+from tuning.train import MODES, STAGES, Result, Training, start
 
 BARS = "synthetic:regimes?bars=16000&seed=3"
 FEW_EPOCHS = {"predictor": {"epochs": 1}}
@@ -51,8 +54,10 @@ def config(**changed: object) -> TrainConfig:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Training, Result, Recorder]:
     home, told = tmp_path_factory.mktemp("home"), Recorder()
-    training = start(config(), home, told, resume=False)
-    return home, training, training.run("all"), told
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BALLAST_STORAGE", f"file://{home}-kept")
+        training = start(config(), home, told, resume=False)
+        return home, training, training.run("all"), told
 
 
 def test_all_runs_the_stages_in_order_and_names_the_training_trades(
@@ -100,6 +105,23 @@ def test_a_training_that_begins_with_a_model_in_production_has_that_as_its_paren
     assert second.config != first.config
 
 
+def test_a_registered_model_has_its_training_rows_as_baseline(
+    finished: tuple[Path, Training, Result, Recorder],
+) -> None:
+    home, training, result, _ = finished
+    assert result.bundle is not None
+    known = open_baseline(home, result.bundle)
+    rows = training.folder.arrays("features", "features-0000")["features"][100:]
+    kept = known.markets["SYNTHETIC"]
+    assert 0.6 * len(rows) < len(kept) < 0.75 * len(rows)  # the training part of 70 %
+    np.testing.assert_array_equal(kept, rows[: len(kept)])
+    counts = training.folder.facts("outcomes")["counts"]
+    assert len(known.signals) == counts["train"]
+    assert len(known.results.d) == counts["test"]
+    assert known.about.results == "test part"
+    assert set(np.unique(known.signals.size)) <= set(SIZES)
+
+
 def test_the_report_is_written_and_whole(finished: tuple[Path, Training, Result, Recorder]) -> None:
     _, _, result, _ = finished
     assert result.report is not None
@@ -123,6 +145,35 @@ def test_a_resumed_run_goes_on_after_the_last_finished_stage(
     assert told.stages == [(stage, stage not in ("evaluate", "register")) for stage in STAGES]
     assert again.bundle == result.bundle
     assert [version.version for version in read_export(copy)] == [1]
+
+
+def test_a_run_is_taken_up_on_another_machine_from_its_copy(
+    finished: tuple[Path, Training, Result, Recorder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, _, result, _ = finished
+    monkeypatch.setenv("BALLAST_STORAGE", f"file://{home}-kept")
+    told = Recorder()
+    again = start(config(), tmp_path, told, resume=True).run("rl_sizer")
+    assert again.bundle == result.bundle
+    assert told.stages == [(stage, stage != "register") for stage in MODES["rl_sizer"]]
+    assert [version.digest for version in read_export(tmp_path)] == [result.bundle]
+    assert open_bundle(tmp_path / "bundles", str(result.bundle)).meta.algo == "plugin"
+
+
+def test_checkpoint_of_a_training_that_was_asked_to_end_is_copied_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = start(config(algo="dqn"), tmp_path, Recorder(), resume=False)
+    copied: list[bool] = []
+    monkeypatch.setattr(training.mirror, "checkpoint", lambda *, last=False: copied.append(last))
+
+    def asked_to_end(*arguments: object) -> None:
+        raise SystemExit(143)
+
+    monkeypatch.setattr("tuning.sizer.train_sizer", asked_to_end)
+    with pytest.raises(SystemExit):
+        training._train_network(SimpleNamespace(train=None, select=None))  # type: ignore[arg-type]
+    assert copied == [True]
 
 
 def test_a_run_with_features_of_another_definition_is_not_resumed(

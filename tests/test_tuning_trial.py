@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from market.errors import ConfigError
 from tests.synthetic_signals import table
 from tuning import trial
 from tuning.config import parse
@@ -37,3 +38,12 @@ def test_work_lies_in_the_directory_that_tune_made_for_the_trial(
     trial.run_trial({"dqn.gamma": 0.0}, plan, experiment.folder, signals, signals)
     assert [work.parent for work in worked] == [place, place]
     assert list(place.iterdir()) == []
+
+
+def test_trial_on_a_node_that_does_not_see_the_search_is_refused_and_writes_nothing(tmp_path: Path) -> None:
+    config = parse()
+    plan = plan_of(config, read_space(SPACE, config), trials=1, seeds=1, scheduler=None)
+    elsewhere, signals = tmp_path / "home" / "experiments" / "made", table(50)
+    with pytest.raises(ConfigError, match=r"BALLAST_HOME.*mount one folder there on every node"):
+        trial.run_trial({"dqn.gamma": 0.0}, plan, elsewhere, signals, signals)
+    assert list(tmp_path.iterdir()) == []

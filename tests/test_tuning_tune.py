@@ -439,16 +439,22 @@ def test_sampler_that_has_lost_its_memory_finds_its_trials_in_the_study(tmp_path
     again.on_trial_complete("t", {"objective": 0.75, "training_iteration": 2})
     assert [trial.value for trial in experiment.study().trials] == [0.75]
     assert set(again.suggest("u")) == set(SPACE)
-    assert again.suggest("v") == "FINISHED"  # two were planned
+    assert again.suggest("v") is None  # two were planned, and one of them is not over
+    again.on_trial_complete("u", {"objective": 0.5, "training_iteration": 1})
+    assert again.suggest("v") == "FINISHED"
 
 
-def test_orphan_of_a_killed_search_is_marked_as_failed(tmp_path: Path) -> None:
-    experiment = Experiment.start(tmp_path, "x", plan(3))
+def test_orphan_of_a_killed_search_is_marked_as_failed_and_another_takes_its_place(tmp_path: Path) -> None:
+    experiment = Experiment.start(tmp_path, "x", plan(2))
     search = tune._study_search(experiment, experiment.plan)
     search.suggest("lives")
     search.suggest("lost")
     assert experiment.fail_orphans({"lives"}) == 1
     assert [trial.state for trial in experiment.study().trials] == [TrialState.RUNNING, TrialState.FAIL]
+    assert set(search.suggest("in its place")) == set(SPACE)
+    assert search.suggest("one too many") is None
+    search.on_trial_complete("in its place", error=True)
+    assert search.suggest("what failed by itself is not tried again with other settings") is None
     assert experiment.fail_orphans() == 1
     assert experiment.fail_orphans() == 0
 

@@ -84,7 +84,7 @@ class OnCluster:
             raise Unfinished(f"job {name} at {self._address}: {first_line(error)}") from error
         if details.status != "SUCCEEDED":
             message = (details.message or "no reason given").strip()
-            raise InputError(f"job {name}", str(details.status), f"see its log on the cluster ({message})")
+            raise InputError(f"job {name}", str(details.status), f"see `ray job logs {name}` ({message})")
 
     def _followed(self, cluster: JobSubmissionClient, words: Sequence[str], name: str) -> JobDetails:
         from tuning.jobs import submit, wait

@@ -34,6 +34,7 @@ PLAN_FILE: Final = "plan.json"
 BEST_FILE: Final = "best.json"
 UTILITIES_FILE: Final = "utilities.npz"
 TRIAL_ATTRIBUTE: Final = "trial"  # of a trial in the study: its name
+LOST_ATTRIBUTE: Final = "lost"  # of one that no process will go on with, so that another takes its place
 PERTURBATIONS: Final = 5  # in population-based training, with a part of the steps before and after each
 TRIALS: Final = "trials"  # Ray Tune's own folder, and TensorBoard's
 
@@ -286,12 +287,14 @@ class Experiment:
 
     def fail_orphans(self, alive: Collection[str] = ()) -> int:
         """Mark as failed, and count, what the study holds as running and is none of the trials `alive`."""
+        from optuna.trial import Trial as Begun
         from optuna.trial import TrialState
 
         study = self.study()
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         orphans = [one for one in running if one.user_attrs.get(TRIAL_ATTRIBUTE) not in alive]
         for orphan in orphans:
+            Begun(study, orphan._trial_id).set_user_attr(LOST_ATTRIBUTE, True)
             study.tell(orphan.number, state=TrialState.FAIL)
         return len(orphans)
 

@@ -4,7 +4,9 @@ aversion, support.
 Everything is fitted on training rows alone. Knows nothing of RLlib.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,7 @@ from signals.kelly import calibrate_k
 from signals.outcome_model import OutcomeModel, cross_fitted
 from signals.trades import Trades, trade_fields, trade_ranks, volatility_ratio
 from tuning.config import TrainConfig
+from tuning.run_folder import Arrays
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -36,6 +39,28 @@ class OutcomeFit:
     k: float
     k_from: str
     calibration: dict[str, float]
+
+    def to_files(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
+        """As array files by name, and facts, for a run folder."""
+        ranks = {symbol: np.asarray(values) for symbol, values in self.ranks.to_dict().items()}
+        arrays = {
+            "model": self.model.to_arrays(),
+            "ranks": ranks,
+            "probability": {"probability": self.probability},
+        }
+        return arrays, {"k": self.k, "k_from": self.k_from, "calibration": self.calibration}
+
+    @classmethod
+    def from_files(cls, arrays: Callable[[str], Arrays], facts: Mapping[str, Any]) -> Self:
+        """The inverse of `to_files`; `arrays` reads the file of a name."""
+        return cls(
+            model=OutcomeModel.from_arrays(arrays("model")),
+            ranks=VolatilityRanks.from_dict(arrays("ranks")),
+            probability=arrays("probability")["probability"],
+            k=facts["k"],
+            k_from=facts["k_from"],
+            calibration=facts["calibration"],
+        )
 
 
 @dataclass(frozen=True)
@@ -128,22 +153,16 @@ def tables(trades: Trades, parts: Split, fit: OutcomeFit, config: TrainConfig) -
     median = volatility_medians(train)
     prior = float(np.mean(train.net_r > 0.0))
     fields = trade_fields(trades, fit.ranks)
-    whole = signal_table(
-        time=trades.signal_time,
-        exit_time=trades.exit_time,
-        symbol=trades.symbol,
-        signal_fields=fields,
-        gross_r=trades.gross_r,
-        cost_r=trades.cost_r,
-        impact_r=trades.impact_r,
+    whole = stream(
+        trades,
+        config,
+        fields=fields,
         probability=fit.probability,
         outcome_r=fit.model.outcome_r,
-        volatility_ratio=volatility_ratio(trades, median),
-        out_of_distribution=support.outside(trades.features),
-        k=fit.k,
-        base_risk=config.limits.base_risk,
-        reward=config.reward,
+        support=support,
+        medians=median,
         prior_win_rate=prior,
+        k=fit.k,
     )
     return Prepared(
         train=whole.take(parts.train),
@@ -153,6 +172,40 @@ def tables(trades: Trades, parts: Split, fit: OutcomeFit, config: TrainConfig) -
         support=support,
         prior_win_rate=prior,
         volatility_median=median,
+    )
+
+
+def stream(
+    trades: Trades,
+    config: TrainConfig,
+    *,
+    fields: Floats,
+    probability: Floats,
+    outcome_r: Floats,
+    support: Support,
+    medians: dict[str, float],
+    prior_win_rate: float,
+    k: float,
+) -> SignalTable:
+    """The signal table of all trades, as what was fitted sees them: `fields` float64[n, 6], `probability`
+    float64[n, J] over `outcome_r` float64[J].
+    """
+    return signal_table(
+        time=trades.signal_time,
+        exit_time=trades.exit_time,
+        symbol=trades.symbol,
+        signal_fields=fields,
+        gross_r=trades.gross_r,
+        cost_r=trades.cost_r,
+        impact_r=trades.impact_r,
+        probability=probability,
+        outcome_r=outcome_r,
+        volatility_ratio=volatility_ratio(trades, medians),
+        out_of_distribution=support.outside(trades.features),
+        k=k,
+        base_risk=config.limits.base_risk,
+        reward=config.reward,
+        prior_win_rate=prior_win_rate,
     )
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from evaluation.backtest import run
 from market.errors import ConfigError, DataError
+from market.storage import storage
 from policies.bundle import open_bundle
 from tuning.cluster import connected
 from tuning.config import TrainConfig, parse
@@ -80,7 +81,8 @@ def _ray(config: TrainConfig, trainings: list[Training]) -> AbstractContextManag
     if all(training.folder.done("sizer") for training in trainings):
         return nullcontext()
     runners = config.fine_tune.env_runners if config.algo == "dqn+ppo" else 0
-    return connected(1 + max(config.learning.env_runners, runners))
+    shared = None if storage() else trainings[0].home
+    return connected(1 + max(config.learning.env_runners, runners), shared)
 
 
 def _train(training: Training, stages: tuple[str, ...], prepared: Prepared) -> Trained:

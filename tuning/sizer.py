@@ -30,6 +30,7 @@ from envs.signal_table import SignalTable
 from envs.sizing_env import Episodes
 from features.spec import fingerprint
 from market.home import write_atomically
+from market.storage import storage
 from policies.hybrid import Network
 from policies.modules import export
 from tuning import checkpoints
@@ -86,7 +87,7 @@ def carry_out(run: "Run", progress: Progress, *, resume: bool) -> None:
         run.forget()
     if not run.finished:
         with (
-            connected(1 + run.settings.env_runners),
+            connected(1 + run.settings.env_runners, None if storage() else run.folder),
             _one_thread(),
             quiet(),
             _termination() as asked_to_end,

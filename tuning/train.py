@@ -7,7 +7,8 @@ terminals: what happens is told to a `Listener`.
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -16,8 +17,9 @@ import numpy as np
 
 from envs.rewards import net_r
 from evaluation.backtest import Path as Walk
-from evaluation.backtest import run
+from evaluation.backtest import run_all
 from evaluation.comparison import Comparison, compare
+from evaluation.locked_test import key_of, record_look
 from evaluation.report import LearningCurve, write_html
 from features.pipeline import FeaturePipeline
 from features.spec import WARMUP, fingerprint
@@ -32,9 +34,7 @@ from policies.bundle import BundleMeta, PolicyBundle, open_bundle
 from policies.decision import Policy
 from policies.hybrid import FineTunedPolicy, Network, TierPolicy
 from signals.excursions import excursions
-from signals.fields import VolatilityRanks
 from signals.outcome_model import STAGES as ANSWERED
-from signals.outcome_model import OutcomeModel
 from signals.outcome_store import FileOutcomeStore
 from signals.outcomes import label
 from signals.predictor import PricePredictor
@@ -46,6 +46,7 @@ from tuning.artifacts import bars_from_arrays, bars_to_arrays, trades_from_array
 from tuning.config import TrainConfig
 from tuning.examples import Example, newest_signal
 from tuning.journal_data import NEEDS_BARS, is_journal, journaled
+from tuning.mirror import Mirror, recall
 from tuning.prepare import (
     OutcomeFit,
     Prepared,
@@ -116,6 +117,7 @@ class Training:
 
     def __init__(self, config: TrainConfig, run: RunFolder, home: Path, listener: Listener) -> None:
         self.config, self.folder, self.home, self.listener = config, run, home, listener
+        self.mirror = Mirror(home, run.folder, listener.warning)
         self.tags: dict[str, str] = {}  # what else the registry is told
         self.journaled = is_journal(config.data)
         self.status: Status = "STAGING"  # that it is registered with
@@ -146,6 +148,7 @@ class Training:
                     self.folder.write(stage, {}, {"note": "left out: it needs bars, a journal holds none"})
                 else:
                     getattr(self, f"_{stage}")()
+            self.mirror.stage(stage)
             self.listener.stage(stage, self.folder.facts(stage)["note"], resumed=resumed)
 
     def result(self) -> Result:
@@ -226,22 +229,12 @@ class Training:
             f"ECE {figures['expected_calibration_error']:.3f}; k = {fit.k:.1f} ({fit.k_from}); "
             f"{fit.model.compared}"
         )
-        self.folder.write(
-            "outcome_model",
-            {
-                "model": fit.model.to_arrays(),
-                "ranks": {symbol: np.asarray(values) for symbol, values in fit.ranks.to_dict().items()},
-                "probability": {"probability": fit.probability},
-            },
-            {
-                "note": note,
-                "k": fit.k,
-                "k_from": fit.k_from,
-                "calibration": figures,
-                "candidates": fit.model.candidates,
-                "kept": dict(zip(ANSWERED, fit.model.kept, strict=True)),
-            },
-        )
+        arrays, facts = fit.to_files()
+        compared = {
+            "candidates": fit.model.candidates,
+            "kept": dict(zip(ANSWERED, fit.model.kept, strict=True)),
+        }
+        self.folder.write("outcome_model", arrays, {"note": note, **facts, **compared})
 
     def _predictor(self) -> None:
         settings = self.config.predictor
@@ -301,6 +294,7 @@ class Training:
         bundle = self._bundle(trades, rows, fit, prepared, network, tuned)
         digest = bundle.save(self.home / "bundles")
         open_bundle(self.home / "bundles", digest)
+        self.mirror.bundle(self.home / "bundles", digest)
         facts: dict[str, Any] = {
             "note": f"bundle {digest[:12]}",
             "bundle": digest,
@@ -315,6 +309,9 @@ class Training:
         self.folder.write("sizer", arrays, facts)
 
     def _evaluate(self) -> None:
+        key = key_of(self.folder.facts("load")["digests"], self.config.rule, self.config.costs.model_dump())
+        by = {"command": "train", "run": self.folder.name, "config": self.config.digest()}
+        looked = record_look(self.home, key, by)
         comparison, paths, prepared = self._compare()
         report = self.home / "reports" / f"{self.folder.name}.html"
         trades, _ = self._trades()
@@ -331,7 +328,8 @@ class Training:
             "costs": self.config.costs.model_dump(),
             "limits": self.config.limits.model_dump(),
             "seed": self.config.seed,
-            "revision": _revision(),
+            "looks_at_the_test_part": looked,
+            "revision": revision(),
         }
         # The test part's probabilities: the outcome model has not seen one of its outcomes.
         stated = test.market[:, CONFIDENCE].astype(np.float64)
@@ -362,7 +360,7 @@ class Training:
             "rule": self._rule(),
             "algo": self.config.algo,
             "seed": self.config.seed,
-            "revision": _revision(),
+            "revision": revision(),
             **self.tags,
         }
         if "fine_tune" in self.folder.facts("sizer"):
@@ -370,6 +368,7 @@ class Training:
         if self.folder.done("evaluate"):
             comparison = self.folder.facts("evaluate")["comparison"]
             tags |= {"headline": comparison["headline"], "verdict": comparison["verdict"]}
+        open_bundle(self.home / "bundles", digest)  # fetched, where the run was begun on another machine
         self._baseline(digest)  # before the version is there: what is registered can be watched
         data = json.dumps(self.folder.facts("load")["digests"], sort_keys=True)
         lineage = Lineage(
@@ -444,25 +443,18 @@ class Training:
         return trades_from_arrays(self.folder.arrays("outcomes", "trades")), Split(**rows)
 
     def _outcome_fit(self) -> OutcomeFit:
-        facts = self.folder.facts("outcome_model")
-        ranks = self.folder.arrays("outcome_model", "ranks")
-        return OutcomeFit(
-            model=OutcomeModel.from_arrays(self.folder.arrays("outcome_model", "model")),
-            ranks=VolatilityRanks.from_dict(ranks),
-            probability=self.folder.arrays("outcome_model", "probability")["probability"],
-            k=facts["k"],
-            k_from=facts["k_from"],
-            calibration=facts["calibration"],
-        )
+        stage = "outcome_model"
+        return OutcomeFit.from_files(lambda name: self.folder.arrays(stage, name), self.folder.facts(stage))
 
     def _train_network(self, prepared: Prepared) -> tuple[Network | None, list[Any]]:
         if self.config.algo == "plugin":
             return None, []
         from tuning.sizer import train_sizer  # Ray and torch are slow to import: only this stage needs them
 
-        return train_sizer(
-            prepared.train, prepared.select, self.config, self.folder.work("sizer"), self.listener.progress
-        )
+        with self._copied():
+            return train_sizer(
+                prepared.train, prepared.select, self.config, self.folder.work("sizer"), self._progress
+            )
 
     def _fine_tune(self, prepared: Prepared, network: Network) -> "FineTune | None":
         if self.config.algo != "dqn+ppo":
@@ -471,7 +463,21 @@ class Training:
 
         tables = prepared.train, prepared.select
         folder = self.folder.work("sizer") / "fine_tune"
-        return fine_tune(*tables, network, self.config, folder, self.listener.progress)
+        with self._copied():
+            return fine_tune(*tables, network, self.config, folder, self._progress)
+
+    @contextmanager
+    def _copied(self) -> Iterator[None]:
+        """Copy what a training wrote that was asked to end."""
+        try:
+            yield
+        except SystemExit:
+            self.mirror.checkpoint(last=True)
+            raise
+
+    def _progress(self, done: int, total: int, score: float) -> None:
+        self.mirror.checkpoint()
+        self.listener.progress(done, total, score)
 
     def _bundle(
         self,
@@ -501,7 +507,7 @@ class Training:
                 "data_digests": self.folder.facts("load")["digests"],
                 "trades": self.folder.facts("outcomes")["counts"],
                 "config": config.model_dump(mode="json"),
-                "revision": _revision(),
+                "revision": revision(),
             },
             calibration=fit.calibration,
             outcome_model={
@@ -521,9 +527,7 @@ class Training:
             prepared = tables(trades, rows, self._outcome_fit(), self.config)
             opened = open_bundle(self.home / "bundles", self.folder.facts("sizer")["bundle"])
             sizers = [*self._learned(opened), *baselines(self.config.seed)]
-            walks = [
-                run(sizer, prepared.test, self.config.limits, self.config.session.days) for sizer in sizers
-            ]
+            walks = run_all(sizers, prepared.test, self.config.limits, self.config.session.days)
             comparison = compare(walks, prepared.test, symbols=trades.symbols, learned=opened.policy().name)
             self._compared = comparison, walks, prepared
         return self._compared
@@ -544,6 +548,7 @@ def start(config: TrainConfig, home: Path, listener: Listener, *, resume: bool) 
     rule(config.rule)  # a misspelt one is told at once, not after the stages before it
     digest = config.digest()
     if resume:
+        recall(home, digest)
         run = RunFolder.latest(home, digest)
         _check_features(run)
         return Training(config, run, home, listener)
@@ -557,7 +562,7 @@ def _check_features(run: RunFolder) -> None:
         raise ConfigError("feature_fingerprint", kept, mend)
 
 
-def _revision() -> str:
+def revision() -> str:
     """The git revision of the working tree, or "unknown" outside one."""
     try:
         return subprocess.run(

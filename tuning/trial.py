@@ -17,10 +17,12 @@ from ray import tune
 
 from envs.guardrails import TIERS
 from envs.signal_table import SignalTable
+from market import home
+from market.errors import ConfigError
 from policies.hybrid import Network
 from tuning import checkpoints
 from tuning.config import TrainConfig
-from tuning.experiment import PERTURBATIONS, Experiment, Found, Plan, Row, standing
+from tuning.experiment import PERTURBATIONS, PLAN_FILE, Experiment, Found, Plan, Row, standing
 from tuning.scoring import Walk, greedy_score, greedy_walk
 from tuning.sizer import best_network, total_steps, train_sizer
 
@@ -36,6 +38,8 @@ def run_trial(
     The score is `tuning.scoring.greedy_score` on `select`. `folder` is the experiment's. A checkpoint holds
     the work of the seed in training; finished seeds are known by the networks in the experiment.
     """
+    if not (folder / PLAN_FILE).exists():  # on a node that came after the search had begun
+        raise ConfigError(home.VARIABLE, str(folder), "mount one folder there on every node of the cluster")
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(ENDING_S)
     name = tune.get_context().get_trial_id()
     experiment = Experiment(folder)

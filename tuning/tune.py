@@ -21,7 +21,6 @@ from typing import Any, ClassVar, Final, Protocol
 import numpy as np
 import optuna
 import ray
-from optuna.trial import TrialState
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
@@ -32,6 +31,7 @@ from market.home import write_atomically
 from tuning.cluster import connected
 from tuning.experiment import (
     BEST_FILE,
+    LOST_ATTRIBUTE,
     TRIAL_ATTRIBUTE,
     TRIALS,
     Experiment,
@@ -85,7 +85,7 @@ def search(experiment: Experiment, home: Path, listener: SearchListener, *, resu
     number. Raises ConfigError where a trial does not fit into the resources, or the experiment is running
     elsewhere.
     """
-    with experiment.alone(), connected(len(os.sched_getaffinity(0))):
+    with experiment.alone(), connected(len(os.sched_getaffinity(0)), home):
         plan = experiment.plan
         _slots(plan)
         prepared = _prepare(experiment, plan, home, listener)
@@ -138,7 +138,9 @@ def _tuner(experiment: Experiment, plan: Plan, prepared: Prepared, *, resume: bo
         tune_config=tune.TuneConfig(
             metric="objective",
             mode="max",
-            num_samples=plan.trials,
+            num_samples=-1
+            if asha
+            else plan.trials,  # the study counts: Tune's count may be older than a kill
             search_alg=_study_search(experiment, plan) if asha else None,
             scheduler=_scheduler(plan, total_steps(train, plan.config)),
             max_concurrent_trials=_slots(plan) if asha else None,
@@ -183,9 +185,10 @@ class _StudySearch(OptunaSearch):
         super().__init__(**options)
 
     def suggest(self, trial_id: str) -> Any:
-        begun = [one for one in self._trials() if one.state != TrialState.FAIL]
+        begun = [one for one in self._trials() if LOST_ATTRIBUTE not in one.user_attrs]
         if len(begun) >= self.most:
-            return Searcher.FINISHED
+            # Tune keeps that a search has finished, and would not ask again after a kill.
+            return Searcher.FINISHED if all(one.state.is_finished() for one in begun) else None
         sample = super().suggest(trial_id)
         self._ot_trials[trial_id].set_user_attr(TRIAL_ATTRIBUTE, trial_id)
         return sample
