@@ -10,6 +10,7 @@ import cli.demo
 import cli.drift
 import cli.evaluate
 import cli.journal
+import cli.keys
 import cli.off_policy
 import cli.registry
 import cli.retrain
@@ -37,6 +38,7 @@ for group in (
 ):
     app.add_typer(group.app)
 app.add_typer(cli.registry.app, name="registry")
+app.add_typer(cli.keys.app, name="keys")
 
 
 def main() -> None:

@@ -110,13 +110,15 @@ def promote(
     _check_served(serve)
     registry = _registry()
     chosen = registry.version(version)
-    if chosen.status == "PRODUCTION" and serve is None:
+    if chosen.status == "PRODUCTION":
         console.print(f"version {version} is in PRODUCTION already; nothing was changed")
-        return
-    support = None if evidence is None else Evidence.load(evidence, chosen.digest)
-    if support is None and override is None and chosen.status != "PRODUCTION":
-        support = newest(home() / "evidence", chosen.digest)
-    _made_live(registry, registry.promote(version, support, override=override), serve)
+    else:
+        digest = chosen.digest
+        support = None if evidence is None else Evidence.load(evidence, digest)
+        if support is None and override is None:
+            support = newest(home() / "evidence", digest)
+        _made_live(registry, registry.promote(version, support, override=override))
+    _served(registry.version(version), serve)
 
 
 @app.command()
@@ -124,7 +126,9 @@ def rollback(serve: ServeOption = None) -> None:
     """Put the version that was live before back into production; with --serve also where it is served."""
     _check_served(serve)
     registry = _registry()
-    _made_live(registry, registry.rollback(), serve)
+    promotion = registry.rollback()
+    _made_live(registry, promotion)
+    _served(promotion.version, serve)
 
 
 @app.command()
@@ -184,12 +188,16 @@ def _check_served(dashboard: str | None) -> None:
         deployed(dashboard, token_for(os.environ, home()))
 
 
-def _made_live(registry: "Registry", promotion: "Promotion", dashboard: str | None) -> None:
-    """Tell what is live now, on the terminal and to the service whose `dashboard` is given."""
+def _made_live(registry: "Registry", promotion: "Promotion") -> None:
+    """Tell what is live now."""
     live, replaced = promotion.version, promotion.replaced
     instead = "" if replaced is None else f", in place of version {replaced.version}"
     console.print(f"version {live.version} is in PRODUCTION{instead}; bundle {live.digest}")
     _tell_unjournaled(registry)
+
+
+def _served(live: "ModelVersion", dashboard: str | None) -> None:
+    """Have the service behind `dashboard`, if one is given, answer from the live version."""
     if dashboard is None:
         return
     from serving.cluster import token_for

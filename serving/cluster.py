@@ -32,8 +32,9 @@ def desired(
     config: Config = yaml.safe_load(CONFIG.read_text())
     config["http_options"] |= {"host": host, "port": port}
     for application in config["applications"]:
-        application["deployments"][0] |= {"num_replicas": replicas, "user_config": {"home": str(home)}}
-    _sizing(config)["user_config"] = _sizing_config(str(home), bundle, status)
+        user_config = {"home": str(home), "replicas": replicas}
+        application["deployments"][0] |= {"num_replicas": replicas, "user_config": user_config}
+    _sizing(config)["user_config"] |= _bundle_config(bundle, status)
     return config
 
 
@@ -77,8 +78,7 @@ def swap(dashboard: str, bundle: Path | None, status: str | None, token: str | N
     The bundle is opened here first: BundleError, and nothing is sent, where it is not sound.
     """
     config = deployed(dashboard, token)
-    deployment = _sizing(config)
-    deployment["user_config"] = _sizing_config(deployment["user_config"]["home"], bundle, status)
+    _sizing(config)["user_config"] |= _bundle_config(bundle, status)
     push(dashboard, config, token)
 
 
@@ -188,10 +188,10 @@ def _sizing(config: Config) -> dict[str, Any]:
     )
 
 
-def _sizing_config(home: str | None, bundle: Path | None, status: str | None) -> dict[str, Any]:
-    """The `user_config` of /sizing. The bundle is opened, and so checked, before any replica hears of it."""
+def _bundle_config(bundle: Path | None, status: str | None) -> dict[str, Any]:
+    """What the `user_config` of /sizing says of its bundle, which is opened, and so checked, here already."""
     if bundle is None:
-        return {"home": home, "bundle": None, "digest": None, "status": None}
+        return {"bundle": None, "digest": None, "status": None}
     folder = bundle.absolute()
     open_bundle(folder.parent, folder.name)
-    return {"home": home, "bundle": str(folder), "digest": folder.name, "status": status}
+    return {"bundle": str(folder), "digest": folder.name, "status": status}

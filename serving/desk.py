@@ -17,7 +17,7 @@ from journal.records import DecisionRecord
 from journal.store import Entry, Journal
 from market.errors import ConfigError, InputError
 from market.home import home as default_home
-from serving.guard import Keys
+from serving.keys import Keys
 from serving.refusals import NotFound, Unavailable
 from serving.schemas import Strict
 
@@ -30,6 +30,10 @@ class Deployed(Strict):
     digest: str | None = Field(default=None, description="SHA-256 of the bundle, which names the folder")
     status: Annotated[str, Field(pattern=r"^\w[\w .,:/+-]{0,29}$")] | None = Field(
         default=None, description="registry status of the bundle, as answers and narratives print it"
+    )
+
+    replicas: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        default=1, description="how many share the rate of an API key"
     )
 
     @model_validator(mode="after")
@@ -50,6 +54,7 @@ class Desk:
         # One writer per process and life, so that no chain of the journal is ever continued by another.
         self.writer = f"{name}-{uuid.uuid4().hex}"
         self.refused: dict[str, Any] | None = None  # why the last deployment was not taken over
+        self.replicas = 1
         self._home: Path | None = None
         self._keys: Keys | None = None
         self._journal: Journal | None = None
@@ -95,6 +100,7 @@ class Desk:
         """Take over a checked deployment, whole or not at all; InputError where it cannot be used."""
         if deployed.home is not None and deployed.home != self._home:
             self._home, self._keys, self._journal = deployed.home, None, None
+        self.replicas = deployed.replicas
 
     def health(self) -> dict[str, Any]:
         """What /healthz tells."""

@@ -27,7 +27,7 @@ def feature_api(desk: Desk) -> FastAPI:
         redoc_url=None, title="Ballast features", description="The 31 features at the last of a row of bars."
     )
     install(api)
-    api.add_middleware(Guard, keys=lambda: desk.keys)
+    api.add_middleware(Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas)
 
     @api.post("/", response_model=FeaturesAnswer, responses=DOCUMENTED, summary="Features at the last bar")
     @api.post("", include_in_schema=False)

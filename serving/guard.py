@@ -1,91 +1,36 @@
-"""The door of every application: an API key on every path and an end to every body, as pure ASGI.
+"""The door of every application: an API key on every path, its rate, and an end to every body, as pure ASGI.
 
-Knows nothing of what lies behind it. Keys are kept as SHA-256 only; a keys file that changes counts at once.
+Knows nothing of what lies behind it, nor of how keys are kept.
 """
 
-import hashlib
-import hmac
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Annotated, Final
+import math
+from collections.abc import Callable
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.keys import Keys
+from serving.rates import Rates
 from serving.refusals import refusal
 
-KEYS_FILE: Final = "keys.json"
-KEYS_VARIABLE: Final = "BALLAST_API_KEYS_SHA256"  # hashes, separated by commas
 LARGEST_BODY: Final = 1_048_576  # bytes; 5,000 bars take some 650,000
-
-Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class _Key(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    sha256: Hash
-
-
-class _KeysFile(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    keys: tuple[_Key, ...]
-
-
-class Keys:
-    """The API keys of a home: BALLAST_HOME/keys.json and the hashes in the environment.
-
-    Without either, no key is asked for. Once there was a file, its loss or a fault in it shuts the door.
-    """
-
-    def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
-        self._file = home / KEYS_FILE
-        self._fixed = [
-            text.strip().lower() for text in environment.get(KEYS_VARIABLE, "").split(",") if text.strip()
-        ]
-        self._version: object = None
-        self._from_file: list[str] = []
-        self._seen_file = False
-
-    def required(self) -> bool:
-        """Whether a request must bring a key."""
-        self._refresh()
-        return bool(self._fixed) or self._seen_file
-
-    def accept(self, key: bytes) -> bool:
-        """Whether `key` is one of them."""
-        self._refresh()
-        digest = hashlib.sha256(key).hexdigest()
-        # All are compared, so that the time taken does not tell which one was near.
-        return sum(hmac.compare_digest(digest, known) for known in (*self._fixed, *self._from_file)) > 0
-
-    def _refresh(self) -> None:
-        try:
-            status = self._file.stat()
-        except FileNotFoundError:
-            self._version, self._from_file = None, []
-            return
-        except OSError:
-            self._seen_file, self._version, self._from_file = True, None, []
-            return
-        self._seen_file = True
-        version = (status.st_mtime_ns, status.st_size, status.st_ino)
-        if version != self._version:
-            self._version = version
-            try:
-                content = _KeysFile.model_validate_json(self._file.read_bytes())
-                self._from_file = [key.sha256 for key in content.keys]
-            except (OSError, ValidationError):
-                self._from_file = []
 
 
 class Guard:
-    """ASGI middleware: 401 without a key, 413 for a body over `largest_body`, else the application."""
+    """ASGI middleware: 401 without a key, 429 if it asks too often, 413 for a body over `largest_body`.
 
-    def __init__(self, app: ASGIApp, keys: Callable[[], Keys], largest_body: int = LARGEST_BODY) -> None:
-        self._app, self._keys, self._largest_body = app, keys, largest_body
+    All else is the application's. `replicas` is how many share the rate of a key.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Callable[[], Keys],
+        largest_body: int = LARGEST_BODY,
+        replicas: Callable[[], int] = lambda: 1,
+    ) -> None:
+        self._app, self._keys, self._replicas, self._largest_body = app, keys, replicas, largest_body
+        self._rates = Rates()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection."""
@@ -97,11 +42,20 @@ class Guard:
             return
         headers = scope["headers"]
         keys = self._keys()
-        if keys.required() and not keys.accept(_key(headers)):
-            answer = refusal(401, "key", "send a valid API key as `Authorization: Bearer KEY`")
-            answer.headers["www-authenticate"] = "Bearer"
-            await answer(scope, receive, send)
-            return
+        if keys.required():
+            key = keys.find(_key(headers))
+            if key is None:
+                answer = refusal(401, "key", "send a valid API key as `Authorization: Bearer KEY`")
+                answer.headers["www-authenticate"] = "Bearer"
+                await answer(scope, receive, send)
+                return
+            if seconds := self._rates.wait(key, self._replicas()):
+                answer = refusal(
+                    429, "key", f"this key may ask {key.rate:g} times a second: wait, then ask again"
+                )
+                answer.headers["retry-after"] = str(math.ceil(seconds))
+                await answer(scope, receive, send)
+                return
         stated = next((value for name, value in headers if name == b"content-length"), None)
         if stated is not None and not stated.isdigit():
             await refusal(400, "content-length", "give the number of bytes")(scope, receive, send)

@@ -32,7 +32,7 @@ from serving.cluster import (
     swap,
     token_of,
 )
-from serving.guard import KEYS_FILE, Keys
+from serving.keys import Keys
 from serving.rollout import KEY_VARIABLE, KeyNeeded, await_replicas
 
 DEFAULT_PORT: Final = 8100
@@ -115,7 +115,7 @@ def start(
     """
     config = desired(home, bundle, status, host=host, port=port, replicas=replicas)
     if host not in LOOPBACK and not Keys(home, os.environ).required():
-        raise ConfigError("host", host, f"beyond loopback keys are a must: write {home / KEYS_FILE}")
+        raise ConfigError("host", host, "beyond loopback keys are a must: `keys add NAME` makes one")
     if (taken := _taken(host, port)) is not None:
         raise ConfigError("port", port, f"{taken} is in use: give another port")
     # Ray's sockets lie here and may have 107 characters in all. Only the owner may enter: the admin socket of

@@ -25,7 +25,7 @@ def narrative_api(desk: NarrativeDesk) -> FastAPI:
         description="Why a size is what it is, every number a fact.",
     )
     install(api)
-    api.add_middleware(Guard, keys=lambda: desk.keys)
+    api.add_middleware(Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas)
 
     @api.post(
         "/", response_model=NarrativeAnswer, responses=DOCUMENTED, summary="Tell one decision or context"

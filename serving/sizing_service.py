@@ -36,7 +36,9 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
         description="How large a position may be, and which rule says so.",
     )
     install(api)
-    api.add_middleware(Guard, keys=lambda: desk.keys, largest_body=LARGEST_BATCH_BODY)
+    api.add_middleware(
+        Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas, largest_body=LARGEST_BATCH_BODY
+    )
 
     @api.post("/", response_model=SizingAnswer, responses=DOCUMENTED_OF_SIZES, summary="Size one signal")
     @api.post("", include_in_schema=False)

@@ -59,7 +59,7 @@ def test_config_file_is_for_loopback_and_bounds_what_waits() -> None:
         assert (deployment["max_ongoing_requests"], deployment["max_queued_requests"]) == (32, 64)
         assert deployment["backpressure_config"] == {"status_code": 429, "retry_after_s": 1}
         assert deployment["num_replicas"] == 2
-        Deployed.model_validate(deployment["user_config"])
+        assert Deployed.model_validate(deployment["user_config"]).replicas == deployment["num_replicas"]
 
 
 def test_import_paths_of_the_config_file_are_applications() -> None:
@@ -80,7 +80,8 @@ def test_desired_configuration_names_path_digest_and_status(home: Path) -> None:
     config = desired(home, folder, "STAGING", host="127.0.0.1", port=8111, replicas=1)
     sizing = config["applications"][1]["deployments"][0]
     assert sizing["user_config"] == {
-        "home": str(home), "bundle": str(folder), "digest": folder.name, "status": "STAGING",
+        "home": str(home), "replicas": 1,
+        "bundle": str(folder), "digest": folder.name, "status": "STAGING",
     }  # fmt: skip
     assert (config["http_options"]["port"], sizing["num_replicas"]) == (8111, 1)
     ServeDeploySchema.model_validate(json.loads(json.dumps(config)))

@@ -12,7 +12,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
 from starlette.types import Message
 
-from serving.guard import KEYS_VARIABLE, Guard, Keys
+from serving.guard import Guard
+from serving.keys import KEYS_VARIABLE, Keys
 from tests.serving_client import ask
 
 HASHED = hashlib.sha256(b"secret").hexdigest()
@@ -71,9 +72,10 @@ def test_key_comes_as_bearer_or_in_its_own_header(home: Path, headers: dict[str,
 def test_keys_are_several_and_revocable_while_running(home: Path) -> None:
     keys_file(home, "secret", "other")
     keys = Keys(home, {})
-    assert [keys.accept(key) for key in (b"secret", b"other", b"third", b"")] == [True, True, False, False]
+    found = [keys.find(key) for key in (b"secret", b"other", b"third", b"")]
+    assert [key and key.name for key in found] == ["key 0", "key 1", None, None]
     keys_file(home, "other").touch()
-    assert [keys.accept(key) for key in (b"secret", b"other")] == [False, True]
+    assert [keys.find(key) is not None for key in (b"secret", b"other")] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -83,17 +85,17 @@ def test_keys_file_that_cannot_be_used_shuts_the_door(home: Path, content: str) 
     (home / "keys.json").write_text(content)
     keys = Keys(home, {})
     assert keys.required()
-    assert not keys.accept(b"secret")
+    assert not keys.find(b"secret")
     assert ask(guarded(keys), "POST", "/length", headers=BEARER).status_code == 401
 
 
 def test_keys_file_that_vanishes_shuts_the_door(home: Path) -> None:
     path = keys_file(home, "secret")
     keys = Keys(home, {})
-    assert keys.accept(b"secret")
+    assert keys.find(b"secret")
     path.unlink()
     assert keys.required()
-    assert not keys.accept(b"secret")
+    assert not keys.find(b"secret")
 
 
 def test_keys_file_written_later_counts(home: Path) -> None:
@@ -101,7 +103,7 @@ def test_keys_file_written_later_counts(home: Path) -> None:
     assert not keys.required()
     keys_file(home, "secret")
     assert keys.required()
-    assert keys.accept(b"secret")
+    assert keys.find(b"secret")
 
 
 @pytest.mark.parametrize(("size", "status"), [(0, 200), (100, 200), (101, 413), (10_000, 413)])
