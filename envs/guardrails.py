@@ -220,6 +220,12 @@ def bound(
     capped = size > largest
     binding[capped] = cap_rule[capped]
     size = np.where(capped, largest, size)
+    if not snap and strange.any():
+        # The rule alone would have been floored to a tier: a size between two may not lie above that one.
+        by_rule = SIZES[floor_to_tier(np.minimum(SIZES[STANDARD], largest))]
+        above = strange & (size > by_rule)
+        binding[above & ~capped] = OUT_OF_DISTRIBUTION
+        size = np.where(above, by_rule, size)
     if snap:
         size = SIZES[floor_to_tier(size)]
     return Guarded(size, binding, largest, cap_rule)

@@ -164,6 +164,14 @@ def test_each_rule_binds_and_is_named(
     assert guarded.binding[0] == rule
 
 
+def test_out_of_distribution_size_between_tiers_stays_at_or_below_the_rules_tier() -> None:
+    strange = [True, True, True, False]
+    for rule_cap, expected in ((0.6, [0.5, 0.5, 0.3, 0.6]), (1.5, [1.0, 0.9, 0.3, 1.5])):
+        limits = Limits(rule_cap=rule_cap)
+        guarded = guard([1.5, 0.9, 0.3, 1.5], SOUND, limits, snap=False, out_of_distribution=strange)
+        assert guarded.multiplier.tolist() == expected
+
+
 def test_out_of_distribution_advice_may_only_lower_the_size() -> None:
     guarded = guard([1.5, 0.25, 1.0], SOUND, Limits(), out_of_distribution=[True, True, True])
     assert guarded.multiplier.tolist() == [1.0, 0.25, 1.0]
