@@ -19,7 +19,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 menu:
 	@echo "make install   create $(VENV) and install Ballast with its pinned dependencies"
 	@echo "make demo      run the whole of Ballast once on real market bars, and say what to type next"
-	@echo "make test      run the tests with the coverage gate; tests of parts this machine lacks are skipped, with the reason"
+	@echo "make test      run the tests with the coverage gate; WORKERS=2 runs two at once; what this machine lacks is skipped, with the reason"
 	@echo "make check     check formatting, lint, types and the import rules"
 	@echo "make bench     run every benchmark and write benchmarks/results.json (QUICK=1: a minute each)"
 	@echo "make serve     serve /features, /sizing and /narratives until Ctrl-C"
@@ -32,7 +32,7 @@ demo: install
 	@$(PY) -m ballast demo
 
 test: $(VENV)/.developing
-	@$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --cov --cov-report=term
+	@$(PY) -m pytest $(if $(WORKERS),-n $(WORKERS) --dist loadgroup --no-loadscope-reorder) --cov --cov-report=term
 
 check: $(VENV)/.developing
 	@$(VENV)/bin/ruff format --check --output-format concise . || { echo "not formatted: run $(VENV)/bin/ruff format ."; exit 1; }
