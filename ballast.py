@@ -15,6 +15,7 @@ import cli.off_policy
 import cli.registry
 import cli.retrain
 import cli.serving
+import cli.shadow
 import cli.training
 from cli.console import complaints
 from market.errors import InputError
@@ -39,6 +40,7 @@ for group in (
     app.add_typer(group.app)
 app.add_typer(cli.registry.app, name="registry")
 app.add_typer(cli.keys.app, name="keys")
+app.add_typer(cli.shadow.app, name="shadow")
 
 
 def main() -> None:

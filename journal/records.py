@@ -164,6 +164,7 @@ class DecisionRecord(Payload):
     ladder: Annotated[tuple[RungRecord, ...], Field(min_length=6, max_length=6)]
     out_of_distribution: bool | None
     expected_utility: FiniteFloat | None
+    arm: Literal["champion", "challenger"] | None = None  # who answered; None without a challenger
     reserve: ReserveRecord | None = None  # None where nothing was to be reserved
     latency_ms: Positive  # from the request's arrival at the desk to this record, its commit not included
 
@@ -176,6 +177,31 @@ class DecisionRecord(Payload):
     def values(self) -> tuple[float | None, ...]:
         """The policy's value of each tier in R-utility; None where it gives none."""
         return tuple(rung.value for rung in self.ladder)
+
+
+class ShadowRecord(Payload):
+    """What the arm that did not answer a decision would have answered, the same account and limits given.
+
+    Write it under `shadow_id`. Where it had no answer only `model_fault` says why.
+    """
+
+    kind = "shadow"
+
+    decision_id: RecordId
+    arm: Literal["champion", "challenger"]  # whose answer this would have been
+    bundle: Digest | None  # None: the rule
+    model_status: str
+    model_fault: str | None = None
+    source: Literal["model", "rule"] | None = None
+    action: Name | None = None
+    multiplier: Size | None = None  # None where it failed
+    proposed_multiplier: FiniteFloat | None = None
+    binding_rule: Name | None = None
+
+
+def shadow_id(decision: str) -> str:
+    """The record id of what was sized in the shadow of the decision of that id."""
+    return f"shadow-{decision}"
 
 
 class OutcomeRecord(Payload):
@@ -284,5 +310,6 @@ PAYLOADS: Final[Mapping[str, type[Payload]]] = {
         ModelRecord,
         TriggerRecord,
         AnchorRecord,
+        ShadowRecord,
     )
 }

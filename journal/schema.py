@@ -17,7 +17,7 @@ from sqlalchemy import DDL, BigInteger, Column, MetaData, String, Table, Text, e
 
 from market.errors import InputError
 
-KINDS: Final = ("signal", "decision", "outcome", "fill", "narrative", "model", "trigger", "anchor")
+KINDS: Final = ("signal", "decision", "outcome", "fill", "narrative", "model", "trigger", "anchor", "shadow")
 GENESIS: Final = "0" * 64  # what the first record of every writer is chained to
 FORMAT: Final = "ballast-journal-1"  # part of every hash, so that a later format cannot pass for this one
 

@@ -82,6 +82,18 @@ def swap(dashboard: str, bundle: Path | None, status: str | None, token: str | N
     push(dashboard, config, token)
 
 
+def challenge(dashboard: str, challenger: Mapping[str, Any] | None, token: str | None) -> None:
+    """Have a running /sizing size every request by another bundle or the rule too; None ends it.
+
+    `challenger`: the fields of `serving.desk.Challenged`. A bundle is opened here first: see `swap`.
+    """
+    config = deployed(dashboard, token)
+    if challenger is not None and challenger["bundle"] is not None:
+        open_bundle(Path(challenger["bundle"]).parent, challenger["digest"])
+    _sizing(config)["user_config"]["challenger"] = None if challenger is None else dict(challenger)
+    push(dashboard, config, token)
+
+
 def fetch(url: str, token: str | None = None, timeout: float = 5.0) -> tuple[int, bytes]:
     """GET `url`: status and body; status 0 where nothing answers."""
     try:

@@ -21,6 +21,24 @@ from serving.keys import Keys
 from serving.refusals import NotFound, Unavailable
 from serving.schemas import Strict
 
+Status = Annotated[str, Field(pattern=r"^\w[\w .,:/+-]{0,29}$")]
+
+
+class Challenged(Strict):
+    """Who sizes every request beside the bundle that is served."""
+
+    bundle: Path | None = Field(default=None, description="folder of its bundle; absent: the rule itself")
+    digest: str | None = Field(default=None, description="SHA-256 of the bundle, which names the folder")
+    status: Status = "CHALLENGER"
+    share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
+        default=0.0, description="of days x symbols that it answers; 0: of none, it stays in the shadow"
+    )
+
+    @model_validator(mode="after")
+    def _resolved(self) -> Self:
+        _check_resolved(self.bundle, self.digest)
+        return self
+
 
 class Deployed(Strict):
     """`user_config` of an application, as whoever deploys resolved it: paths and digests, never an alias."""
@@ -28,23 +46,28 @@ class Deployed(Strict):
     home: Path | None = Field(default=None, description="absolute; BALLAST_HOME of the process where absent")
     bundle: Path | None = Field(default=None, description="folder of the bundle; absent: the rule answers")
     digest: str | None = Field(default=None, description="SHA-256 of the bundle, which names the folder")
-    status: Annotated[str, Field(pattern=r"^\w[\w .,:/+-]{0,29}$")] | None = Field(
+    status: Status | None = Field(
         default=None, description="registry status of the bundle, as answers and narratives print it"
     )
 
+    challenger: Challenged | None = None
     replicas: Annotated[int, Field(ge=1, le=1_000)] = Field(
         default=1, description="how many share the rate of an API key"
     )
 
     @model_validator(mode="after")
     def _resolved(self) -> Self:
-        for name in ("home", "bundle"):
-            path = getattr(self, name)
-            if path is not None and not path.is_absolute():
-                raise ConfigError(name, str(path), "give an absolute path")
-        if self.digest != (None if self.bundle is None else self.bundle.name):
-            raise ConfigError("digest", self.digest, "give it with the folder of its name, or neither")
+        if self.home is not None and not self.home.is_absolute():
+            raise ConfigError("home", str(self.home), "give an absolute path")
+        _check_resolved(self.bundle, self.digest)
         return self
+
+
+def _check_resolved(bundle: Path | None, digest: str | None) -> None:
+    if bundle is not None and not bundle.is_absolute():
+        raise ConfigError("bundle", str(bundle), "give an absolute path")
+    if digest != (None if bundle is None else bundle.name):
+        raise ConfigError("digest", digest, "give it with the folder of its name, or neither")
 
 
 class Desk:

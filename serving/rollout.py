@@ -5,12 +5,13 @@ Knows nothing of registries: what is to be live is passed in.
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from market.errors import ConfigError, InputError
-from serving.cluster import APPLICATIONS, deployed, fetch, swap
+from serving.cluster import APPLICATIONS, challenge, deployed, fetch, swap
 
 SECONDS: Final = 60.0  # a replica opens a bundle in a tenth of one; a crowded machine takes its time
 KEY_VARIABLE: Final = "BALLAST_API_KEY"
@@ -37,6 +38,19 @@ def roll_out(
     return await_replicas(dashboard, endpoint_of(dashboard, token), bundle, token, key)
 
 
+def roll_out_challenger(
+    dashboard: str, challenger: Mapping[str, Any] | None, token: str | None, key: str | None
+) -> int:
+    """As `roll_out`, for what sizes beside the bundle that is served: see `serving.cluster.challenge`."""
+    challenge(dashboard, challenger, token)
+    wanted = digest = None
+    if challenger is not None:
+        digest = challenger["digest"]
+        wanted = {name: challenger[name] for name in ("digest", "status", "share")}
+    expected = _Expected("challenger", wanted, digest, "challenger_refused")
+    return _await(dashboard, endpoint_of(dashboard, token), expected, token, key, SECONDS)
+
+
 def endpoint_of(dashboard: str, token: str | None) -> str:
     """Where the applications of the cluster at `dashboard` answer; a host of its own name where it is any."""
     options = deployed(dashboard, token)["http_options"]
@@ -47,16 +61,26 @@ def endpoint_of(dashboard: str, token: str | None) -> str:
 
 
 def await_replicas(
-    dashboard: str,
-    endpoint: str,
-    bundle: Path | None,
-    token: str | None,
-    key: str | None,
-    seconds: float | None = None,
+    dashboard: str, endpoint: str, bundle: Path | None, token: str | None, key: str | None
 ) -> int:
     """Return once every running replica of /sizing says that it answers from `bundle`: how many they are."""
     digest = None if bundle is None else bundle.name
-    seconds = SECONDS if seconds is None else seconds
+    return _await(dashboard, endpoint, _Expected("bundle", digest, digest, "refused"), token, key, SECONDS)
+
+
+class _Expected(NamedTuple):
+    """What a replica's health shows under `name` once it has taken over, and where it tells of a refusal."""
+
+    name: str
+    value: object
+    digest: str | None
+    refusal: str
+
+
+def _await(
+    dashboard: str, endpoint: str, expected: _Expected, token: str | None, key: str | None, seconds: float
+) -> int:
+    digest = expected.digest
     deadline = time.monotonic() + seconds
     while True:
         running = _running(dashboard, token)
@@ -65,10 +89,10 @@ def await_replicas(
         for _ in range(8 * running):
             if (health := _health(endpoint, key)) is not None:
                 said[health["replica"]] = health
-        others = [health for health in said.values() if health["bundle"] != digest]
+        others = [health for health in said.values() if health[expected.name] != expected.value]
         if running and len(said) >= running and not others:
             return running
-        refused = [health["refused"] for health in others if health["refused"] is not None]
+        refused = [health[expected.refusal] for health in others if health[expected.refusal] is not None]
         for refusal in refused:
             if refusal["digest"] == digest:
                 raise NotTaken(

@@ -29,6 +29,7 @@ from market.bars import Bars, iso
 from market.errors import DataError, InputError
 from policies.bundle import open_bundle
 from serving.answers import SizingAnswer
+from serving.challenger import Arm, Challenger, opened, shadow_entry
 from serving.desk import Deployed, Desk, decision_of, journaled
 from serving.limits_file import LimitsFolder
 from serving.outcome_report import report_outcome
@@ -58,6 +59,8 @@ class SizingDesk(Desk):
     def __init__(self) -> None:
         super().__init__("sizing")
         self.sizer = PositionSizer(None)
+        self.challenger: Challenger | None = None
+        self.challenger_refused: dict[str, Any] | None = None
         self._limits: LimitsFolder | None = None
         self._budget: RiskBudget | None = None
 
@@ -68,13 +71,26 @@ class SizingDesk(Desk):
             self.sizer = PositionSizer(None, REFUSED)
 
     def take(self, deployed: Deployed) -> None:
-        """See `Desk.take`: the old bundle goes when the new one is whole and answers as it was recorded."""
+        """See `Desk.take`: the old bundle goes when the new one is whole and answers as it was recorded.
+
+        A challenger that cannot be opened is left out and told in the health: it holds nothing up.
+        """
         sizer = PositionSizer(None)
         if deployed.bundle is not None and deployed.digest is not None:
             bundle = open_bundle(deployed.bundle.parent, deployed.digest)
             sizer = PositionSizer(bundle, deployed.status or NO_STATUS, deployed.digest)
+        before = self._home
         super().take(deployed)
-        self.sizer, self._limits, self._budget = sizer, None, None
+        if self._home != before:
+            self._limits, self._budget = None, None
+        self.sizer, self.challenger, self.challenger_refused = sizer, None, None
+        if (challenged := deployed.challenger) is not None:
+            found = opened(challenged.bundle, challenged.digest, challenged.status, challenged.share)
+            if isinstance(found, Challenger):
+                self.challenger = found
+            else:
+                why = {"digest": challenged.digest, "field": found.field, "mend": found.mend}
+                self.challenger_refused = why
 
     @property
     def budget(self) -> RiskBudget:
@@ -145,12 +161,13 @@ class SizingDesk(Desk):
                     "market.bars", seen, f"end at the signal bar: the signal is known at {iso(signal.time)}"
                 )
             row = feature_row(bars)
-        limits, sizer = self.limits.of(request.account_id), self.sizer
+        limits = self.limits.of(request.account_id)
+        sizer, other, arm = self._arms(signal)
         record = signal_record(signal, row, bars)
         signal_digest = signal_id(record)
 
-        def size(use: ReserveRecord | None) -> dict[str, Any]:
-            return sizer.get_sizing_recommendation(
+        def size(use: ReserveRecord | None, by: PositionSizer = sizer) -> dict[str, Any]:
+            return by.get_sizing_recommendation(
                 signal,
                 row,
                 entered(account.account(), use),
@@ -175,12 +192,25 @@ class SizingDesk(Desk):
             account=AccountSnapshot(**account.model_dump()),
             limits=limits.limits,
             tighter=request.limits,
+            arm=arm,
             reserve=use,
             latency_ms=1000.0 * (time.perf_counter() - started),
             **details,
         )
         entries = [record.to_entry(decision.signal_id), decision.to_entry(decision_id)]
+        if other is not None:
+            resting: Arm = "champion" if arm == "challenger" else "challenger"
+            entries.append(shadow_entry(decision_id, resting, other, lambda: size(use, other)))
         return _Sized({"decision_id": decision_id, **details, **reservation}, entries)
+
+    def _arms(self, signal: Signal) -> tuple[PositionSizer, PositionSizer | None, Arm | None]:
+        """Who answers the signal, who sizes it in the shadow, and which of the two the first is."""
+        sizer, challenger = self.sizer, self.challenger
+        if challenger is None:
+            return sizer, None, None
+        if challenger.answers(signal):
+            return challenger.sizer, sizer, "challenger"
+        return sizer, challenger.sizer, "champion"
 
     def _answered(self, decision_id: str, signal: str, request: SizingRequest) -> dict[str, Any] | None:
         """The answer that the request's key has already been given, None where there is none.
@@ -209,7 +239,12 @@ class SizingDesk(Desk):
 
     def health(self) -> dict[str, Any]:
         """See `Desk.health`."""
-        return super().health() | {"model_status": self.sizer.status, "bundle": self.sizer.digest}
+        return super().health() | {
+            "model_status": self.sizer.status,
+            "bundle": self.sizer.digest,
+            "challenger": None if self.challenger is None else self.challenger.health(),
+            "challenger_refused": self.challenger_refused,
+        }
 
 
 def signal_record(signal: Signal, row: Floats, bars: Bars | None) -> SignalRecord:

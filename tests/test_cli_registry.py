@@ -267,3 +267,29 @@ def test_endpoints_with_keys_are_asked_with_one(desk, registry, served, monkeypa
         assert "BALLAST_API_KEY" in err
         monkeypatch.setenv("BALLAST_API_KEY", "secret")
         assert registry("promote", "1", "--serve", url)[0] == 0
+
+
+def test_a_challenger_is_started_and_stopped_on_every_replica_and_a_swap_keeps_it(
+    desk, registry, served, monkeypatch, capsys
+):
+    def shadow(*words):
+        monkeypatch.setattr(sys, "argv", ["ballast", "shadow", *words])
+        with pytest.raises(SystemExit) as stopped:
+            ballast.main()
+        said = capsys.readouterr()
+        return stopped.value.code, said.out, said.err
+
+    url, serve = served
+    assert shadow("start", "2", "--serve", url, "--share", "0.1") == (
+        0,
+        "2 of 2 replicas size by it too\n",
+        "",
+    )
+    registry("promote", "1", "--override", "first", "--serve", url)
+    for one in serve.desks:
+        assert one.challenger.health() == {"digest": _digests(desk)[1], "status": "STAGING", "share": 0.1}
+    assert shadow("start", "rule", "--serve", url)[0] == 0
+    assert {one.challenger.sizer.digest for one in serve.desks} == {None}
+    assert shadow("stop", "--serve", url)[1] == "2 of 2 replicas size by no challenger\n"
+    assert [one.challenger for one in serve.desks] == [None, None]
+    assert shadow("start", "9", "--serve", url)[0] == 2

@@ -151,6 +151,7 @@ def test_without_a_model_the_rule_answers_and_says_so(home: Path) -> None:
     assert (answer["action"], answer["source"], answer["model_status"]) == ("STANDARD", "rule", NO_MODEL)
     assert ask(api, "GET", "/healthz").json() == {
         "status": "ok", "replica": desk.writer, "refused": None, "model_status": NO_MODEL, "bundle": None,
+        "challenger": None, "challenger_refused": None,
     }  # fmt: skip
 
 
