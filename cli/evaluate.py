@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.console import ConsoleListener, console, shown
-from cli.options import ConfigOption, DataOption, RuleOption, SeedOption, configured
+from cli.options import AlgoOption, ConfigOption, DataOption, RuleOption, SeedOption, configured
 from market.errors import ConfigError
 from market.home import home
 
@@ -26,7 +26,7 @@ def evaluate(
     ] = None,
     data: DataOption = None,
     rule: RuleOption = None,
-    algo: Annotated[str | None, typer.Option(help="dqn, ppo, dqn+ppo or plugin")] = None,
+    algo: AlgoOption = None,
     config: ConfigOption = None,
     seed: SeedOption = None,
     folds: Annotated[int, typer.Option(help="tests of the walk-forward, one after the other")] = 5,

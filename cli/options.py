@@ -22,6 +22,7 @@ RuleOption = Annotated[
     str | None,
     typer.Option(help="donchian, mean_reversion, moving_average_cross, csv:FILE or plugin:MODULE:CLASS"),
 ]
+AlgoOption = Annotated[str | None, typer.Option(help="dqn, ppo, dqn+ppo or plugin")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="seed of training")]
 
 

@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from cli.console import ConsoleListener, console, warn
 from cli.drift import checked, watched
-from cli.options import ConfigOption, DataOption, RuleOption, SeedOption
+from cli.options import AlgoOption, ConfigOption, DataOption, RuleOption, SeedOption
 from cli.training import say_ray_mode
 from market.errors import ConfigError, InputError
 from market.home import home
@@ -54,7 +54,7 @@ def retrain(
     ] = None,
     data: DataOption = None,
     rule: RuleOption = None,
-    algo: Annotated[str | None, typer.Option(help="dqn, ppo, dqn+ppo or plugin")] = None,
+    algo: AlgoOption = None,
     config: ConfigOption = None,
     seed: SeedOption = None,
     judge_with: Annotated[

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from cli.console import ConsoleListener, console, shown
-from cli.options import ConfigOption, DataOption, RuleOption, SeedOption, configured
+from cli.options import AlgoOption, ConfigOption, DataOption, RuleOption, SeedOption, configured
 from market.errors import ConfigError, InputError
 from market.home import home
 
@@ -34,7 +34,7 @@ def train(
     preset: Annotated[
         str, typer.Option(help="default, or owner: a replay of 10,000 and a target update every 100 updates")
     ] = "default",
-    algo: Annotated[str | None, typer.Option(help="dqn, ppo, dqn+ppo or plugin")] = None,
+    algo: AlgoOption = None,
     config: ConfigOption = None,
     seed: SeedOption = None,
     seeds: Annotated[
