@@ -3,7 +3,7 @@
 Built once, before training; knows nothing of accounts. Rows are in time order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from envs.observation import Situation, market_observation
 from envs.rewards import expected_table, expected_utility, net_r, realised_table, utility, win_chance
 from market.errors import DataError
+from signals.trades import Trades, volatility_ratio
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -199,6 +200,41 @@ def signal_table(
         out_of_distribution=out_of_distribution,
         k=k,
         base_risk=base_risk,
+    )
+
+
+def trades_table(
+    trades: Trades,
+    *,
+    signal_fields: Floats,
+    probability: Floats,
+    outcome_r: Floats,
+    medians: Mapping[str, float],
+    out_of_distribution: npt.NDArray[np.bool_],
+    k: float,
+    base_risk: float,
+    prior_win_rate: float,
+    reward: RewardName = "expected",
+) -> SignalTable:
+    """The table of settled trades; `medians` as in `signals.trades.volatility_ratio`, the rest, and what is
+    raised, as in `signal_table`.
+    """
+    return signal_table(
+        time=trades.signal_time,
+        exit_time=trades.exit_time,
+        symbol=trades.symbol,
+        signal_fields=signal_fields,
+        gross_r=trades.gross_r,
+        cost_r=trades.cost_r,
+        impact_r=trades.impact_r,
+        probability=probability,
+        outcome_r=outcome_r,
+        volatility_ratio=volatility_ratio(trades, medians),
+        out_of_distribution=out_of_distribution,
+        k=k,
+        base_risk=base_risk,
+        prior_win_rate=prior_win_rate,
+        reward=reward,
     )
 
 

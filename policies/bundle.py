@@ -24,7 +24,7 @@ from safetensors.numpy import save as save_tensors
 
 from envs.guardrails import Limits, allowed, bound
 from envs.observation import OBSERVATION_FIELDS, Situation
-from envs.signal_table import SignalTable, signal_table
+from envs.signal_table import SignalTable, trades_table
 from features.spec import fingerprint
 from market.errors import InputError
 from market.storage import storage
@@ -34,7 +34,7 @@ from policies.hybrid import FineTunedPolicy, Network, TierPolicy
 from policies.support import Support
 from signals.fields import VolatilityRanks
 from signals.outcome_model import OutcomeModel
-from signals.trades import Trades, trade_fields, volatility_ratio
+from signals.trades import Trades, trade_fields
 
 ARRAYS_FILE: Final = "policy.safetensors"
 META_FILE: Final = "bundle.json"
@@ -147,17 +147,12 @@ class PolicyBundle:
         better is known than its own (training signals: by models that had not seen them).
         """
         fields = trade_fields(trades, self.ranks)
-        return signal_table(
-            time=trades.signal_time,
-            exit_time=trades.exit_time,
-            symbol=trades.symbol,
+        return trades_table(
+            trades,
             signal_fields=fields,
-            gross_r=trades.gross_r,
-            cost_r=trades.cost_r,
-            impact_r=trades.impact_r,
             probability=self.outcome_model.probability(fields) if probability is None else probability,
             outcome_r=self.outcome_model.outcome_r,
-            volatility_ratio=volatility_ratio(trades, self.meta.volatility_median),
+            medians=self.meta.volatility_median,
             out_of_distribution=self.support.outside(trades.features),
             k=self.meta.k,
             base_risk=self.meta.base_risk if base_risk is None else base_risk,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.rewards import win_chance
-from envs.signal_table import SignalTable, signal_table
+from envs.signal_table import SignalTable, trades_table
 from features.spec import index as feature_index
 from market.errors import DataError
 from market.splits import time_split
@@ -21,7 +21,7 @@ from signals.calibration import calibration_report
 from signals.fields import POOLED, VolatilityRanks
 from signals.kelly import calibrate_k
 from signals.outcome_model import OutcomeModel, cross_fitted
-from signals.trades import Trades, trade_fields, trade_ranks, volatility_ratio
+from signals.trades import Trades, trade_fields, trade_ranks
 from tuning.config import TrainConfig
 from tuning.run_folder import Arrays
 
@@ -190,17 +190,12 @@ def stream(
     """The signal table of all trades, as what was fitted sees them: `fields` float64[n, 6], `probability`
     float64[n, J] over `outcome_r` float64[J].
     """
-    return signal_table(
-        time=trades.signal_time,
-        exit_time=trades.exit_time,
-        symbol=trades.symbol,
+    return trades_table(
+        trades,
         signal_fields=fields,
-        gross_r=trades.gross_r,
-        cost_r=trades.cost_r,
-        impact_r=trades.impact_r,
         probability=probability,
         outcome_r=outcome_r,
-        volatility_ratio=volatility_ratio(trades, medians),
+        medians=medians,
         out_of_distribution=support.outside(trades.features),
         k=k,
         base_risk=config.limits.base_risk,
