@@ -405,6 +405,7 @@ class NarrativeRequest(Strict):
     """What to tell, and of what."""
 
     model_config = ConfigDict(
+        ser_json_inf_nan="constants",  # a client's NaN is the service's to refuse, not null
         json_schema_extra={
             "examples": [
                 {
@@ -420,7 +421,7 @@ class NarrativeRequest(Strict):
                     },
                 }
             ]
-        }
+        },
     )
 
     kind: Literal["market_narrative", "trade_rationale", "risk_assessment", "performance_summary"] = Field(
