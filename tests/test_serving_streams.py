@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -10,9 +11,10 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psycopg
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 
 import features.stream
 from features.pipeline import FeaturePipeline
@@ -246,17 +248,31 @@ def test_an_id_is_a_short_plain_name(home: Path, name: str) -> None:
     assert post(desk(home), update(0, 1), name=name).status_code in (404, 422)
 
 
-def store(home: Path, clock: list[int]) -> StreamStore:
-    return StreamStore(f"sqlite:///{home}/streams.db", clock=lambda: clock[0])
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, home: Path) -> Iterator[str]:
+    """An empty database, of either kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{home}/streams.db"
+        return
+    server_url = request.getfixturevalue("postgres_url")
+    with psycopg.connect(server_url.replace("+psycopg", ""), autocommit=True) as server:
+        server.execute("DROP DATABASE IF EXISTS streams_test WITH (FORCE)")
+        server.execute("CREATE DATABASE streams_test")
+        yield make_url(server_url).set(database="streams_test").render_as_string(hide_password=False)
+        server.execute("DROP DATABASE streams_test WITH (FORCE)")
+
+
+def store(url: str, clock: list[int]) -> StreamStore:
+    return StreamStore(url, clock=lambda: clock[0])
 
 
 KEPT = Kept(1, "digest", "{}", b"state")
 
 
-def test_streams_of_an_owner_and_of_a_home_are_bounded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streams_of_an_owner_and_of_a_home_are_bounded(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_store, "MOST_OF_ONE", 2)
     monkeypatch.setattr(stream_store, "MOST", 3)
-    streams = store(home, [100 * DAY])
+    streams = store(url, [100 * DAY])
     assert all(streams.put("a", name, None, KEPT) for name in ("1", "2"))
     with pytest.raises(TooMany, match="this key has 2 streams"):
         streams.put("a", "3", None, KEPT)
@@ -268,10 +284,10 @@ def test_streams_of_an_owner_and_of_a_home_are_bounded(home: Path, monkeypatch: 
     assert streams.put("b", "2", None, KEPT)
 
 
-def test_an_idle_stream_is_gone_and_makes_room(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_stream_is_gone_and_makes_room(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_store, "MOST", 1)
     now = [100 * DAY]
-    streams = store(home, now)
+    streams = store(url, now)
     streams.put("a", "1", None, KEPT)
     now[0] += 30 * DAY
     kept = streams.find("a", "1")
@@ -282,9 +298,9 @@ def test_an_idle_stream_is_gone_and_makes_room(home: Path, monkeypatch: pytest.M
     assert streams.put("b", "1", None, KEPT)
 
 
-def test_a_stream_begun_anew_meanwhile_is_another_one(home: Path) -> None:
+def test_a_stream_begun_anew_meanwhile_is_another_one(url: str) -> None:
     now = [100 * DAY]
-    streams = store(home, now)
+    streams = store(url, now)
     streams.put("a", "1", None, KEPT)
     before = streams.find("a", "1")
     streams.drop("a", "1")
@@ -292,3 +308,17 @@ def test_a_stream_begun_anew_meanwhile_is_another_one(home: Path) -> None:
     streams.put("a", "1", None, KEPT)
     assert not streams.put("a", "1", before, KEPT._replace(seen=2))
     assert streams.put("a", "1", streams.find("a", "1"), KEPT._replace(seen=2))
+
+
+def test_replicas_on_several_machines_share_a_database(
+    home: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BALLAST_STREAMS", url)
+    desks = [desk(home), desk(home)]
+    bodies = [StreamUpdate.model_validate(update(*cut)) for cut in [(0, 101), (101, 102)]]
+    for body in bodies:
+        with ThreadPoolExecutor(2) as pool:  # the same update, sent twice at once
+            answers = list(pool.map(lambda one: one.feed("", "a", body), desks))  # noqa: B023
+        assert answers[0] == answers[1]
+    assert desks[1].stream("", "a")["bars_seen"] == 102
+    assert not (home / "streams").exists()
