@@ -369,8 +369,9 @@ def test_search_goes_on_when_a_trial_and_then_all_are_killed(tmp_path: Path) -> 
     (tmp_path / "tmp").mkdir()
     with searching(tmp_path, 2, 2, TMPDIR=str(tmp_path / "tmp")) as driver:
         until(lambda: in_training(tmp_path, 2), driver)
-        struck, pid = min(trainers_of(tmp_path).items())
+        (struck, pid), (_, other) = trainers_of(tmp_path).items()
         before = len(told(tmp_path)[struck])
+        os.kill(other, signal.SIGSTOP)  # or it would be at its end before the struck one is back
         os.kill(pid, signal.SIGKILL)
         until(lambda: len(told(tmp_path)[struck]) > before + 4, driver)
         again = trainers_of(tmp_path)
