@@ -91,12 +91,22 @@ class TighterLimits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    max_position: float | None = Field(default=None, ge=0, le=1)
-    max_exposure: float | None = Field(default=None, ge=0, le=1)
-    max_daily_risk: float | None = Field(default=None, ge=0, le=1)
-    max_drawdown: float | None = Field(default=None, gt=0, lt=1)
-    max_open_trades: int | None = Field(default=None, ge=1, le=1024)
-    rule_cap: float | None = Field(default=None, ge=0, le=LARGEST_SIZE)
+    max_position: float | None = Field(
+        default=None, ge=0, le=1, description="largest risk of one position, fraction of equity"
+    )
+    max_exposure: float | None = Field(
+        default=None, ge=0, le=1, description="largest sum of open risk, fraction of equity"
+    )
+    max_daily_risk: float | None = Field(
+        default=None, ge=0, le=1, description="risk that one UTC day may open, fraction of equity"
+    )
+    max_drawdown: float | None = Field(
+        default=None, gt=0, lt=1, description="loss from peak equity never to be passed, fraction of the peak"
+    )
+    max_open_trades: int | None = Field(default=None, ge=1, le=1024, description="positions open at once")
+    rule_cap: float | None = Field(
+        default=None, ge=0, le=LARGEST_SIZE, description="largest multiplier of the base position"
+    )
 
 
 TIGHTENABLE: Final = tuple(TighterLimits.model_fields)
