@@ -27,6 +27,7 @@ from benchmarks._sizing_market import SizingMarket, saved, sizing_market
 from envs.guardrails import Limits
 from serving.cluster import Config, deployed, fetch, push
 from serving.launch import Server, port_to_serve_on, start
+from serving.limits_file import OperatorLimits
 from serving.position_sizer import PositionSizer
 from serving.schemas import SizingBatch, SizingRequest
 from serving.sizing_desk import SizingDesk
@@ -57,7 +58,8 @@ def fastest(rounds: int, times: int, once: Callable[[], object]) -> float:
 def in_process(market: SizingMarket, home: Path, rounds: int) -> dict[str, Any]:
     """One sizing, and batches of 256 at the desk, without a record and journaled in one transaction."""
     asked = SizingRequest.model_validate(market.requests(1)[0])
-    row, account, limits = asked.market.feature_row(), asked.account.account(), Limits()
+    row, account = asked.market.feature_row(), asked.account.account()
+    limits = OperatorLimits.of(Limits())  # as a trading loop keeps them: their digest is made once
     assert row is not None
     sizer = PositionSizer(market.bundle, "STAGING")
     one = fastest(rounds, 50, lambda: sizer.get_sizing_recommendation(asked.signal, row, account, limits))
