@@ -3,6 +3,7 @@
 Holds no arithmetic.
 """
 
+import time
 from typing import Any
 
 from fastapi import FastAPI
@@ -17,8 +18,10 @@ from serving.answers import FeaturesAnswer
 from serving.desk import Desk
 from serving.guard import Guard
 from serving.position_sizer import feature_row
+from serving.ray_telemetry import RayTelemetry
 from serving.refusals import DOCUMENTED, install
 from serving.schemas import FeaturesRequest, bars_of
+from serving.telemetry import FEATURES
 
 
 def feature_api(desk: Desk) -> FastAPI:
@@ -26,14 +29,16 @@ def feature_api(desk: Desk) -> FastAPI:
     api = FastAPIOffline(
         redoc_url=None, title="Ballast features", description="The 31 features at the last of a row of bars."
     )
-    install(api)
+    install(api, desk.telemetry)
     api.add_middleware(Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas)
 
     @api.post("/", response_model=FeaturesAnswer, responses=DOCUMENTED, summary="Features at the last bar")
     @api.post("", include_in_schema=False)
     def features(request: FeaturesRequest) -> JSONResponse:
         bars = bars_of(request.symbol, request.bars)
+        started = time.perf_counter()
         values = dict(zip(FEATURE_NAMES, feature_row(bars).tolist(), strict=True))
+        desk.telemetry.took(FEATURES, started)
         return JSONResponse(
             {
                 "symbol": bars.symbol,
@@ -58,6 +63,10 @@ class FeatureService:
     def __init__(self) -> None:
         warm()  # or the first bars would wait for the compiler
         self.desk = Desk("features")
+        self._told = RayTelemetry(self.desk, "features")
+
+    def __del__(self) -> None:
+        self._told.stop()
 
     def reconfigure(self, config: dict[str, Any]) -> None:
         """Take over another home."""

@@ -13,6 +13,7 @@ from ray import serve
 from serving.answers import NarrativeAnswer
 from serving.guard import Guard
 from serving.narrative_desk import NarrativeDesk
+from serving.ray_telemetry import RayTelemetry
 from serving.refusals import DOCUMENTED, install
 from serving.schemas import NarrativeRequest
 
@@ -24,7 +25,7 @@ def narrative_api(desk: NarrativeDesk) -> FastAPI:
         title="Ballast narratives",
         description="Why a size is what it is, every number a fact.",
     )
-    install(api)
+    install(api, desk.telemetry)
     api.add_middleware(Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas)
 
     @api.post(
@@ -47,6 +48,10 @@ class NarrativeService:
 
     def __init__(self) -> None:
         self.desk = NarrativeDesk()
+        self._told = RayTelemetry(self.desk, "narratives")
+
+    def __del__(self) -> None:
+        self._told.stop()
 
     def reconfigure(self, config: dict[str, Any]) -> None:
         """Take over another home."""

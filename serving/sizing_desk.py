@@ -31,12 +31,14 @@ from policies.bundle import open_bundle
 from serving.answers import SizingAnswer
 from serving.challenger import Arm, Challenger, opened, shadow_entry
 from serving.desk import Deployed, Desk, decision_of, journaled
+from serving.drift_readings import DriftReadings
 from serving.limits_file import LimitsFolder
 from serving.outcome_report import report_outcome
 from serving.position_sizer import PositionSizer, feature_row
 from serving.refusals import Conflict, NotFound, Unavailable
 from serving.reservations import Step, closed, entered, held, moved, standing, told
 from serving.schemas import OutcomeReport, Signal, SizingBatch, SizingRequest, bars_of
+from serving.telemetry import JOURNAL_WAIT, Reading
 
 Floats = npt.NDArray[np.float64]
 
@@ -61,6 +63,7 @@ class SizingDesk(Desk):
         self.sizer = PositionSizer(None)
         self.challenger: Challenger | None = None
         self.challenger_refused: dict[str, Any] | None = None
+        self._drift = DriftReadings()
         self._limits: LimitsFolder | None = None
         self._budget: RiskBudget | None = None
 
@@ -108,15 +111,22 @@ class SizingDesk(Desk):
 
     def decide(self, request: SizingRequest) -> dict[str, Any]:
         """The answer to `request`, already journaled; Unavailable where it cannot be journaled."""
-        return self._journaled(lambda: [self._size(request)], reserves=request.reserve is not None)[0]
+        started, reserves = time.perf_counter(), request.reserve is not None
+        answers = self._journaled(lambda: [self._size(request)], reserves=reserves)
+        self.telemetry.sized([(request.account_id, answers[0])], started, "one")
+        return answers[0]
 
     def decide_all(self, batch: SizingBatch) -> list[dict[str, Any]]:
         """The answers to all requests, already journaled in one transaction: all of them or none.
 
         What is refused names the request by its number, from 0.
         """
+        started = time.perf_counter()
         reserves = any(request.reserve is not None for request in batch.requests)
-        return self._journaled(lambda: list(self._all(batch)), reserves=reserves)
+        answers = self._journaled(lambda: list(self._all(batch)), reserves=reserves)
+        accounts = [request.account_id for request in batch.requests]
+        self.telemetry.sized(list(zip(accounts, answers, strict=True)), started, "batch")
+        return answers
 
     def report(self, decision_id: str, outcome: OutcomeReport) -> dict[str, Any]:
         """See `report_outcome`; what was reserved for the decision is settled, or released if unused."""
@@ -140,14 +150,19 @@ class SizingDesk(Desk):
         """The answers of `size`, once all are journaled."""
         try:
             sized = size()
-            journaled(self.journal, [entry for one in sized for entry in one.entries])
+            self._write(sized)
         except Unavailable:
             if not reserves:
                 raise
             # The same request, sent twice, may have been journaled meanwhile: then its answer is this one's.
             sized = size()
-            journaled(self.journal, [entry for one in sized for entry in one.entries])
+            self._write(sized)
         return [one.answer for one in sized]
+
+    def _write(self, sized: list[_Sized]) -> None:
+        started = time.perf_counter()
+        journaled(self.journal, [entry for one in sized for entry in one.entries])
+        self.telemetry.took(JOURNAL_WAIT, started)
 
     def _size(self, request: SizingRequest) -> _Sized:
         started = time.perf_counter()
@@ -236,6 +251,10 @@ class SizingDesk(Desk):
         said = found.model_dump(mode="json", include=ANSWERED)
         reservation = told(standing(self.budget, found))
         return {"decision_id": decision_id, **said, "reservation": reservation}
+
+    def readings(self) -> list[Reading]:
+        """See `Desk.readings`."""
+        return super().readings() + self._drift.of(self.home)
 
     def health(self) -> dict[str, Any]:
         """See `Desk.health`."""

@@ -16,6 +16,7 @@ from features.kernel import warm
 from mlops.registry import ModelVersion, read_export
 from serving.answers import BatchAnswer, OutcomeAnswer, ReservationAnswer, SizingAnswer
 from serving.guard import Guard
+from serving.ray_telemetry import RayTelemetry
 from serving.refusals import DOCUMENTED_OF_A_DECISION, DOCUMENTED_OF_SIZES, install
 from serving.reservations import Step
 from serving.schemas import OutcomeReport, SizingBatch, SizingRequest
@@ -35,7 +36,7 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
         title="Ballast sizing",
         description="How large a position may be, and which rule says so.",
     )
-    install(api)
+    install(api, desk.telemetry)
     api.add_middleware(
         Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas, largest_body=LARGEST_BATCH_BODY
     )
@@ -92,6 +93,10 @@ class SizingService:
     def __init__(self) -> None:
         warm()  # or the first bars would wait for the compiler
         self.desk = SizingDesk()
+        self._told = RayTelemetry(self.desk, "sizing")
+
+    def __del__(self) -> None:
+        self._told.stop()
 
     def reconfigure(self, config: dict[str, Any]) -> None:
         """A hot swap: see `SizingDesk.deploy`."""
