@@ -197,7 +197,7 @@ def test_known_requests_are_found_in_the_metrics(client: httpx.Client, server: S
     )
 
 
-def test_each_size_has_one_line_in_serves_log(client: httpx.Client, server: Server) -> None:
+def test_each_size_has_one_line_beside_serves_log(client: httpx.Client, server: Server) -> None:
     answered = client.post("/sizing/batch", json={"requests": [request(account_id="mine")] * 3}).json()
     wanted = [size["decision_id"] for size in answered["answers"]]
     deadline = time.monotonic() + 30.0
@@ -211,10 +211,9 @@ def test_each_size_has_one_line_in_serves_log(client: httpx.Client, server: Serv
 
 
 def lines_of(server: Server, decision_id: str) -> list[dict[str, Any]]:
-    """The lines of Serve's log with that id."""
-    lines = [
-        line for file in logs(server) if "replica" in file.name for line in file.read_text().splitlines()
-    ]
+    """The lines of our logs with that id."""
+    files = [file for file in logs(server) if file.name.endswith(".ballast.log")]
+    lines = [line for file in files for line in file.read_text().splitlines()]
     return [json.loads(line) for line in lines if decision_id in line]
 
 
