@@ -10,11 +10,12 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from ray import serve
 
-from serving.answers import NarrativeAnswer
+from serving import documents
+from serving.answers import Health, NarrativeAnswer
 from serving.guard import Guard
 from serving.narrative_desk import NarrativeDesk
 from serving.ray_telemetry import RayTelemetry
-from serving.refusals import DOCUMENTED, install
+from serving.refusals import DOCUMENTED_OF_A_NARRATIVE, DOCUMENTED_OF_HEALTH, install
 from serving.schemas import NarrativeRequest
 
 
@@ -26,16 +27,25 @@ def narrative_api(desk: NarrativeDesk) -> FastAPI:
         description="Why a size is what it is, every number a fact.",
     )
     install(api, desk.telemetry)
+    documents.install(api)
     api.add_middleware(Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas)
 
     @api.post(
-        "/", response_model=NarrativeAnswer, responses=DOCUMENTED, summary="Tell one decision or context"
+        "/",
+        response_model=NarrativeAnswer,
+        responses=DOCUMENTED_OF_A_NARRATIVE,
+        summary="Tell one decision or context",
     )
     @api.post("", include_in_schema=False)
     def narrate(request: NarrativeRequest) -> JSONResponse:
         return JSONResponse(desk.tell(request))
 
-    @api.get("/healthz", summary="Whether narratives are told")
+    @api.get(
+        "/healthz",
+        response_model=Health,
+        responses=DOCUMENTED_OF_HEALTH,
+        summary="Whether narratives are told",
+    )
     async def healthz() -> JSONResponse:
         return JSONResponse(desk.health())
 

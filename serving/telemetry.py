@@ -42,7 +42,9 @@ JOURNAL_WAIT: Final = Metric(
 JOURNAL_QUEUE: Final = Metric(
     "ballast_journal_queue", "gauge", "Most requests that waited for one transaction of the journal lately"
 )
-FEATURES: Final = Metric("ballast_features_seconds", "histogram", "From checked bars to their features")
+FEATURES: Final = Metric(
+    "ballast_features_seconds", "histogram", "From checked bars to their features", ("request",)
+)
 NARRATIVES: Final = Metric("ballast_narratives", "counter", "Narratives told", ("kind", "writer"))
 NARRATIVE: Final = Metric(
     "ballast_narrative_seconds", "histogram", "From a checked request to its journaled narrative"

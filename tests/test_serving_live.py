@@ -20,7 +20,9 @@ from features.spec import FEATURE_NAMES
 from mlops.drift_metrics import write_metrics
 from mlops.registry import Registry
 from policies.bundle import BundleError
+from serving.client import BallastClient, Refused
 from serving.launch import Server, processes_of, start
+from serving.schemas import FeaturesRequest, NarrativeRequest, SizingRequest, StreamUpdate
 from tests.serving_bundles import bar_rows, request, saved
 from tests.test_mlops_drift_metrics import report
 from tests.test_serving_telemetry import EXPORTED, queried
@@ -101,6 +103,28 @@ def test_documents_and_health_are_served(client: httpx.Client) -> None:
         assert document["servers"] == [{"url": f"/{name}"}]
 
 
+def test_a_stream_is_carried_on_by_whichever_replica_is_asked(server: Server) -> None:
+    rows = bar_rows(130)
+    replicas, seen = set(), 0
+    while seen < 130:
+        bars = rows[:110] if seen == 0 else rows[seen : seen + 1]
+        update = StreamUpdate.model_validate({"symbol": "EURUSD", "bars": bars, "seen": seen})
+        with BallastClient(server.url) as loop:  # a connection may stay with its replica
+            streamed = loop.feed_stream("a", update)
+            replicas.add(loop.features_health().replica)
+        seen = streamed.bars_seen
+    assert len(replicas) == 2
+    with BallastClient(server.url) as loop:
+        whole = loop.features(FeaturesRequest.model_validate({"symbol": "EURUSD", "bars": rows}))
+        assert streamed.features == whole.features
+        loop.drop_stream("a")
+        size = loop.size(SizingRequest.model_validate(request()))
+        story = NarrativeRequest(kind="trade_rationale", decision_id=size.decision_id)
+        assert "EURUSD" in loop.narrate(story).text
+        with pytest.raises(Refused, match="no such stream"):
+            loop.stream("a")
+
+
 def nan(body: dict[str, Any]) -> str:
     return json.dumps(body).replace("1.105", "NaN", 1)
 
@@ -169,7 +193,7 @@ def test_known_requests_are_found_in_the_metrics(client: httpx.Client, server: S
         ("ray_ballast_refusals_total", "sizing 422"): 2.0,
         ("ray_ballast_refusals_total", "sizing 413"): 1.0,
         ("ray_ballast_refusals_total", "features 422"): 1.0,
-        ("ray_ballast_features_seconds_count", "features"): 1.0,
+        ("ray_ballast_features_seconds_count", "features bars"): 1.0,
         ("ray_ballast_narratives_total", "narratives trade_rationale template"): 1.0,
         ("ray_ballast_narrative_seconds_count", "narratives"): 1.0,
     }
