@@ -14,6 +14,7 @@ from serving import documents
 from serving.answers import Health, NarrativeAnswer
 from serving.guard import Guard
 from serving.narrative_desk import NarrativeDesk
+from serving.ray_telemetry import RayTelemetry
 from serving.refusals import DOCUMENTED_OF_A_NARRATIVE, DOCUMENTED_OF_HEALTH, install
 from serving.schemas import NarrativeRequest
 
@@ -25,7 +26,7 @@ def narrative_api(desk: NarrativeDesk) -> FastAPI:
         title="Ballast narratives",
         description="Why a size is what it is, every number a fact.",
     )
-    install(api)
+    install(api, desk.telemetry)
     documents.install(api)
     api.add_middleware(Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas)
 
@@ -57,6 +58,10 @@ class NarrativeService:
 
     def __init__(self) -> None:
         self.desk = NarrativeDesk()
+        self._told = RayTelemetry(self.desk, "narratives")
+
+    def __del__(self) -> None:
+        self._told.stop()
 
     def reconfigure(self, config: dict[str, Any]) -> None:
         """Take over another home."""

@@ -25,6 +25,7 @@ from serving.answers import (
     SizingHealth,
 )
 from serving.guard import Guard
+from serving.ray_telemetry import RayTelemetry
 from serving.refusals import DOCUMENTED_OF_A_DECISION, DOCUMENTED_OF_HEALTH, DOCUMENTED_OF_SIZES, install
 from serving.reservations import Step
 from serving.schemas import OutcomeReport, SizingBatch, SizingRequest
@@ -49,7 +50,7 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
         title="Ballast sizing",
         description="How large a position may be, and which rule says so.",
     )
-    install(api)
+    install(api, desk.telemetry)
     documents.install(api)
     api.add_middleware(
         Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas, largest_body=LARGEST_BATCH_BODY
@@ -125,6 +126,10 @@ class SizingService:
     def __init__(self) -> None:
         warm()  # or the first bars would wait for the compiler
         self.desk = SizingDesk()
+        self._told = RayTelemetry(self.desk, "sizing")
+
+    def __del__(self) -> None:
+        self._told.stop()
 
     def reconfigure(self, config: dict[str, Any]) -> None:
         """A hot swap: see `SizingDesk.deploy`."""
