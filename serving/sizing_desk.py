@@ -16,6 +16,7 @@ import numpy.typing as npt
 from envs.guardrails import Limits
 from features.spec import FEATURE_NAMES, fingerprint
 from journal.budget import RiskBudget
+from journal.group import Group
 from journal.location import open_budget
 from journal.records import (
     AccountSnapshot,
@@ -102,6 +103,8 @@ class SizingDesk(Desk):
         self._drift = DriftReadings()
         self._limits: LimitsFolder | None = None
         self._budget: RiskBudget | None = None
+        # What threads ask for at once is sized together and written in one transaction.
+        self._together = Group(self._decide_together)
 
     def deploy(self, config: Mapping[str, Any]) -> None:
         """See `Desk.deploy`. Without an old model the rule answers, and says that one was refused."""
@@ -148,9 +151,12 @@ class SizingDesk(Desk):
     def decide(self, request: SizingRequest) -> dict[str, Any]:
         """The answer to `request`, already journaled; Unavailable where it cannot be journaled."""
         started = time.perf_counter()
-        answers = self._journaled([request], numbered=False)
-        self.telemetry.sized([(request.account_id, answers[0])], started, "one")
-        return answers[0]
+        if request.reserve is None:
+            answer = self._together.ask(request)
+        else:
+            (answer,) = self._journaled([request], numbered=False)
+        self.telemetry.sized([(request.account_id, answer)], started, "one")
+        return answer
 
     def decide_all(self, batch: SizingBatch) -> list[dict[str, Any]]:
         """The answers to all requests, already journaled in one transaction: all of them or none.
@@ -167,6 +173,20 @@ class SizingDesk(Desk):
         """What the answers to `requests` say of their sizes; nothing is reserved and nothing journaled."""
         return _sizes([(case.sizer, case.asking()) for case in self._cases(requests, numbered=True)])
 
+    def _decide_together(self, requests: Sequence[SizingRequest]) -> list[dict[str, Any] | Exception]:
+        """Of each request without a reservation the answer, all of them journaled, or why it is refused."""
+        started = time.perf_counter()
+        cases: list[Case | InputError] = []
+        for request in requests:
+            try:
+                cases += self._cases([request], numbered=False)
+            except InputError as refusal:
+                cases.append(refusal)
+        sized = self._size([case for case in cases if isinstance(case, Case)], started, numbered=False)
+        self._write(sized)
+        answers = (one.answer for one in sized)
+        return [next(answers) if isinstance(case, Case) else case for case in cases]
+
     def report(self, decision_id: str, outcome: OutcomeReport) -> dict[str, Any]:
         """See `report_outcome`; what was reserved for the decision is settled, or released if unused."""
         said = report_outcome(self.journal, decision_id, outcome)
@@ -179,14 +199,16 @@ class SizingDesk(Desk):
 
     def _journaled(self, requests: Sequence[SizingRequest], *, numbered: bool) -> list[dict[str, Any]]:
         """The answers, once all are journaled."""
+        started = time.perf_counter()
+        cases = self._cases(requests, numbered=numbered)
         try:
-            sized = self._size(requests, numbered=numbered)
+            sized = self._size(cases, started, numbered=numbered)
             self._write(sized)
         except Unavailable:
             if all(request.reserve is None for request in requests):
                 raise
             # The same request, sent twice, may have been journaled meanwhile: then its answer is this one's.
-            sized = self._size(requests, numbered=numbered)
+            sized = self._size(cases, started, numbered=numbered)
             self._write(sized)
         return [one.answer for one in sized]
 
@@ -195,9 +217,8 @@ class SizingDesk(Desk):
         journaled(self.journal, [entry for one in sized for entry in one.entries])
         self.telemetry.took(JOURNAL_WAIT, started)
 
-    def _size(self, requests: Sequence[SizingRequest], *, numbered: bool) -> list[_Sized]:
-        started = time.perf_counter()
-        cases = self._cases(requests, numbered=numbered)
+    def _size(self, cases: Sequence[Case], started: float, *, numbered: bool) -> list[_Sized]:
+        """The answers and their records; `started` is when the requests began to be looked at."""
         at_once = iter(
             _sizes([(case.sizer, case.asking()) for case in cases if case.request.reserve is None])
         )

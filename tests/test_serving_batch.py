@@ -1,7 +1,10 @@
 """Many signals sized in one request: the same sizes, one transaction, all or none."""
 
 import json
+import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from sqlalchemy import event
 from features.spec import FEATURE_NAMES
 from journal.records import PAYLOADS, DecisionRecord, SignalRecord, signal_id
 from journal.schema import canonical
-from market.errors import InputError
+from market.errors import DataError, InputError
 from serving.answers import BatchAnswer
 from serving.schemas import MOST_REQUESTS, SizingRequest
 from serving.sizing_desk import SizingDesk, signal_entry
@@ -70,6 +73,40 @@ def test_one_unsound_request_refuses_the_whole_batch_and_journals_nothing(home: 
         answer = ask(sizing_api(desk), "POST", "/batch", json={"requests": body})
         assert (answer.status_code, answer.json()["error"]["field"]) == (422, field)
     assert not (home / "journal").exists()
+
+
+def test_what_clients_ask_for_at_once_is_one_transaction_and_one_refusal_is_one_clients(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = sizing_desk(home, saved(home, seed=3))
+    asked = [SizingRequest.model_validate(one) for one in requests(5)]
+    too_late = request(
+        market={"features": None, "bars": bar_rows(120)}, signal={"timestamp": "2026-01-05T13:59:59Z"}
+    )
+    alone = [desk.decide(one) for one in asked]
+    seen, begun, free, write = commits(desk), threading.Event(), threading.Event(), desk._write
+
+    def slow(sized: Any) -> None:
+        begun.set()
+        assert free.wait(60)
+        write(sized)
+
+    monkeypatch.setattr(desk, "_write", slow)
+    with ThreadPoolExecutor(6) as pool:
+        first = pool.submit(desk.decide, asked[0])
+        assert begun.wait(60)
+        others = [pool.submit(desk.decide, one) for one in asked[1:]]
+        refused = pool.submit(desk.decide, SizingRequest.model_validate(too_late))
+        while len(desk._together._waiting) < 5:
+            time.sleep(0.001)
+        free.set()
+        answers = [one.result(60) for one in (first, *others)]
+        assert isinstance(refused.exception(60), DataError)
+    assert len(seen) == 2
+    assert len({answer["decision_id"] for answer in answers}) == 5
+    for answer, same in zip(answers, alone, strict=True):
+        assert {**answer, "decision_id": ""} == {**same, "decision_id": ""}
+        DecisionRecord.of(journal(home).get(answer["decision_id"]))
 
 
 @pytest.mark.parametrize("count", [0, MOST_REQUESTS + 1])
