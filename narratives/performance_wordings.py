@@ -25,7 +25,7 @@ def performance_summary(facts: Facts) -> Iterable[str]:
         share = "all of them" if rate == 1 else "none of them" if rate == 0 else "$win_rate of them"
         yield f"{opening} $trades were closed, {share} [at|with] a profit."
         yield (
-            "[The result was|Together they made] $total_r in total, [$mean_r a trade on average|an average "
+            "[The result was|They came to] $total_r in total, [$mean_r a trade on average|an average "
             "of $mean_r a trade]."
         )
     drawn = facts.number("max_drawdown") > 0

@@ -37,11 +37,17 @@ def trade_rationale(facts: Facts) -> Iterable[str | Phrase]:
     else:
         yield proposal
         yield one_of(*map(parse, reasons))
-    if "runner_up" in facts and facts.text("source") == "model":
+    if "runner_up" in facts and _has_proposal(facts):
         yield (
             "[In|By] the model's values, $action [leads|is ahead of] the next-best legal size, $runner_up, "
             "by $runner_up_margin."
         )
+
+
+def _has_proposal(facts: Facts) -> bool:
+    """Whether a model weighed the readings and came to a size."""
+    no_size = facts.text("binding_rule") == "invalid_proposal" or "proposed_multiplier" not in facts
+    return facts.text("source") == "model" and not no_size
 
 
 def _proposal(facts: Facts) -> str:
@@ -52,7 +58,7 @@ def _proposal(facts: Facts) -> str:
             "forward] its standard size"
         )
     model = "The $model_status model"
-    if facts.text("binding_rule") == "invalid_proposal" or "proposed_multiplier" not in facts:
+    if not _has_proposal(facts):
         return f"{model} [gave|returned] no valid size"
     if facts.number("proposed_multiplier") == 0:
         return f"{model} [proposed to skip it|preferred to stay out]"
@@ -66,7 +72,8 @@ def _binding(facts: Facts) -> str:
         case "none":
             proposed = facts.number("proposed_multiplier") if "proposed_multiplier" in facts else 0.0
             rounded = ", rounded down to $multiplier" if proposed > facts.number("multiplier") else ""
-            bound = "[bound it, and|held it back:|stood in its way, and]"
+            skipped = facts.number("multiplier") == 0
+            bound = "bound it[, and|:]" if skipped else "[bound it, and|held it back:|stood in its way, and]"
             return f"{rounded}; no limit {bound} up to $rule_cap was allowed"
         case "invalid_account" | "invalid_limits":
             return f", but {rule} failed, so [nothing may be risked|no risk may be taken]"
@@ -88,14 +95,14 @@ def _reasons(facts: Facts) -> tuple[list[str], bool]:
     """
     if not facts.reasons:
         return ["No reading of the market or the account stands out."], False
-    if facts.text("source") == "rule":
+    if not _has_proposal(facts):
         readings = [clause(reason, facts) for reason in facts.reasons[:2]]
         plural = "s" if len(readings) > 1 else ""
         return [
             f"The strongest reading{plural}, which the rule does not weigh, {_are_that(readings)}.",
             f"Of the readings, which the rule does not weigh, the strongest {_are_that(readings)}.",
         ], True
-    wanted = facts.number("proposed_multiplier" if "proposed_multiplier" in facts else "multiplier")
+    wanted = facts.number("proposed_multiplier")
     sign = 1.0 if wanted >= STANDARD else -1.0
     overruled = (wanted > 0) != (facts.number("multiplier") > 0)
     aim, doing = (
@@ -160,7 +167,8 @@ def clause(reason: Reason, facts: Facts) -> str:
         case "risk_reward_ratio":
             if facts.number("reward_to_risk") <= 1:
                 return "the target [is|lies] no farther away than the stop"
-            return "the target [is|lies] $reward_to_risk as far away as the stop"
+            only = "" if supports else "only "
+            return f"the target [is|lies] {only}$reward_to_risk as far away as the stop"
         case "current_exposure_pct":
             return "open risk already [uses|takes up] $current_exposure_pct of the exposure limit"
         case "win_rate_recent":
@@ -173,5 +181,7 @@ def clause(reason: Reason, facts: Facts) -> str:
                 "$drawdown_pct of its limit]"
             )
         case _:
-            only = "only " if facts.number("remaining_daily_risk") < 0.5 else ""
-            return f"{only}$remaining_daily_risk of the daily risk budget [is left|remains]"
+            budget = "$remaining_daily_risk of the daily risk budget"
+            if facts.number("remaining_daily_risk") < 0.5:
+                return f"only {budget} [is left|remains]"
+            return f"{budget} is all that [is left|remains]"

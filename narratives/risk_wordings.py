@@ -32,7 +32,7 @@ def risk_assessment(facts: Facts) -> Iterable[str | Phrase]:
     for name in facts.by_name:
         if name.startswith("blocked_by_"):
             blocker = rule_words(str(facts.by_name[name].value))
-            yield f"{blocker[0].upper()}{blocker[1:]} [blocks|rules out] ${name}."
+            yield f"{blocker[0].upper()}{blocker[1:]} [blocks|bars] ${name}."
     if "volatility_regime" in facts:
         rank = "(rank $volatility_regime among the training bars)"
         yield f"[Volatility|The market's volatility] is {volatility_word(facts)} {rank}."
@@ -42,7 +42,13 @@ def _allowed(facts: Facts) -> list[str]:
     """What the limits allow, and whether one of them changed the size."""
     rule = facts.text("binding_rule")
     room = "leave no room for a trade" if facts.number("rule_cap") == 0 else "allow at most $rule_cap"
-    bound = "none of them had to change the size" if rule == "none" else f"{rule_words(rule)} bound the size"
+    bound = (
+        "none of them had to change the size"
+        if rule == "none"
+        else f"{rule_words(rule)} failed and so decided the size"
+        if rule.startswith("invalid_")
+        else f"{rule_words(rule)} bound the size"
+    )
     return [f"The limits {room} now; {bound}.", f"As things stand, the limits {room}; {bound}."]
 
 

@@ -5,14 +5,15 @@ Holds no arithmetic and no sentence.
 
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi_offline import FastAPIOffline
 from ray import serve
 
 from serving.answers import NarrativeAnswer
 from serving.guard import Guard
 from serving.narrative_desk import NarrativeDesk
+from serving.narrative_events import HEADERS, MEDIA_TYPE, events
 from serving.refusals import DOCUMENTED, install
 from serving.schemas import NarrativeRequest
 
@@ -28,10 +29,16 @@ def narrative_api(desk: NarrativeDesk) -> FastAPI:
     api.add_middleware(Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas)
 
     @api.post(
-        "/", response_model=NarrativeAnswer, responses=DOCUMENTED, summary="Tell one decision or context"
+        "/",
+        response_model=NarrativeAnswer,
+        responses=DOCUMENTED | {200: {"content": {MEDIA_TYPE: {}}, "description": "the narrative"}},
+        summary="Tell one decision or context, whole or as server-sent events",
     )
     @api.post("", include_in_schema=False)
-    def narrate(request: NarrativeRequest) -> JSONResponse:
+    def narrate(request: NarrativeRequest, http: Request) -> Response:
+        if request.stream or MEDIA_TYPE in http.headers.get("accept", ""):
+            told = events(desk, request, desk.telling(request))
+            return StreamingResponse(told, media_type=MEDIA_TYPE, headers=HEADERS)
         return JSONResponse(desk.tell(request))
 
     @api.get("/healthz", summary="Whether narratives are told")
@@ -49,7 +56,7 @@ class NarrativeService:
         self.desk = NarrativeDesk()
 
     def reconfigure(self, config: dict[str, Any]) -> None:
-        """Take over another home."""
+        """Take over another home or language model."""
         self.desk.deploy(config)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -50,8 +50,12 @@ class Conflict(InputError):
 
 def refusal(status: int, field: str, mend: str, *value: object) -> JSONResponse:
     """The answer; at most one `value`, shown if it is short."""
-    error = {"field": field} | ({"value": shown(value[0])} if value else {}) | {"mend": mend}
-    return JSONResponse({"error": error}, status_code=status)
+    return JSONResponse(error_of(field, mend, *value), status_code=status)
+
+
+def error_of(field: str, mend: str, *value: object) -> dict[str, Any]:
+    """The body of that answer."""
+    return {"error": {"field": field} | ({"value": shown(value[0])} if value else {}) | {"mend": mend}}
 
 
 def shown(value: object) -> object:

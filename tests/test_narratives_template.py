@@ -227,7 +227,7 @@ def test_a_skipped_trade_reads_like_this():
         "Skip the long EURUSD trade: the size is 0x (SKIP), so no equity is put at risk. "
         "The STAGING model proposed to skip it; no limit bound it, and up to 1.2x was allowed. "
         "The strongest reasons to stay out are that volatility is high (rank 93% among the training bars), "
-        "and that 62% of the daily risk budget is left."
+        "and that 62% of the daily risk budget is all that is left."
     )
     overruled = rationale(**skipped, rule_cap=0.0)
     assert "The STAGING model proposed 1.5x, but the daily risk budget leaves no room for it." in overruled

@@ -53,6 +53,10 @@ def test_the_budget_page_spends_what_it_says(tmp_path: Path) -> None:
     assert run("budget.md", {"home": tmp_path})["used"].exposure == 0
 
 
+def test_the_narratives_page_tells_a_period() -> None:
+    assert "12 trades were closed" in run("narratives.md", {})["narrative"].text
+
+
 def test_the_data_page_names_every_built_in_rule() -> None:
     page = (ROOT / "docs" / "data.md").read_text()
     for name in rule_names():
