@@ -5,6 +5,7 @@ Knows nothing of facts. Imports llama_cpp only when a model is loaded: everythin
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ class LlamaModel:
             )
         except Exception as error:
             raise ConfigError("llm", str(path), f"give a sound GGUF file ({error})") from error
-        self.name = path.stem.lower().split(".")[0]
+        self.name = re.sub(r"[._-]i?(q\d\w*|b?f(16|32))$", "", path.stem.lower())  # without its quantisation
         self._lock = Lock()
         self._read: tuple[str, list[int]] | None = None  # the instructions read last, and their tokens
 

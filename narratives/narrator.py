@@ -23,7 +23,6 @@ from narratives.writer import Fallback, Writer
 
 KEPT_SECONDS: Final = 300.0
 MOST_KEPT: Final = 1024
-PASSING: Final = ("timeout", "error")  # reasons that may be gone when the same is asked again
 
 
 class Narrative(BaseModel):
@@ -105,15 +104,15 @@ class Narrator:
                 pieces.append(piece)
                 say(piece)
         except Exception as error:
-            # A writer says what went wrong; one that does not leaves a text that nobody can vouch for.
-            if pieces and not isinstance(error, Fallback):
-                raise
             reason = error.reason if isinstance(error, Fallback) else "error"
             author = error.writer if isinstance(error, Fallback) else "template"
             with self._lock:
                 self.fallbacks[reason] += 1
-                if reason in PASSING:
+                if reason != "ungrounded":  # what else it was may be gone when the same is asked again
                     self._kept.pop(key, None)
+            # A writer says what went wrong; one that does not leaves a text that nobody can vouch for.
+            if pieces and not isinstance(error, Fallback):
+                raise
         if not pieces:
             pieces.append(template.write(known))
             say(pieces[0])

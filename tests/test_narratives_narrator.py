@@ -153,13 +153,30 @@ def test_pieces_can_be_followed_before_the_text_is_whole():
     assert "".join(pieces) in telling.whole().text
 
 
-def test_a_writer_that_fails_in_its_own_way_fails_its_narrative_alone():
-    class Broken:
-        name = "broken"
+class Broken:
+    """A writer that fails without saying how, after `given`."""
 
-        def write(self, facts, seed, deadline):
-            raise ZeroDivisionError
+    name = "broken"
 
+    def __init__(self, *given):
+        self.given = given
+
+    def write(self, facts, seed, deadline):
+        yield from self.given
+        raise ZeroDivisionError
+
+
+def test_a_writer_that_fails_before_its_first_word_leaves_the_text_to_the_template():
     narrator = Narrator(Broken())
-    assert narrate(narrator).text == narrate(Narrator()).text
+    assert narrate(narrator) == narrate(Narrator())
     assert narrator.fallbacks == {"error": 1}
+
+
+def test_a_text_that_nobody_can_vouch_for_is_an_error_and_is_not_kept():
+    narrator = Narrator(Broken("Take the"))
+    telling = narrator.tell("trade_rationale", DECISION)
+    assert next(iter(telling)) == "Take the"
+    for follow in (telling.whole, lambda: list(telling)):
+        with pytest.raises(ZeroDivisionError):
+            follow()
+    assert narrator.tell("trade_rationale", DECISION) is not telling
