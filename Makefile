@@ -1,6 +1,7 @@
 # Everything runs from the checkout, in its own virtual environment. Bare `make` prints the menu.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+WORKERS ?= 2
 VENV := .venv
 PY := $(VENV)/bin/python
 # As a variable the pins also hold for the build tools that pip fetches for itself.
@@ -19,7 +20,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 menu:
 	@echo "make install   create $(VENV) and install Ballast with its pinned dependencies"
 	@echo "make demo      run the whole of Ballast once on real market bars, and say what to type next"
-	@echo "make test      run the tests with the coverage gate; WORKERS=2 runs two at once; what this machine lacks is skipped, with the reason"
+	@echo "make test      run the tests but for the long ones, two at once; what this machine lacks is skipped, with the reason"
+	@echo "               ALL=1: the long ones too (kills, whole commands), with the coverage gate; WORKERS=N: so many at once"
 	@echo "make check     check formatting, lint, types and the import rules"
 	@echo "make bench     run every benchmark and write benchmarks/results.json (QUICK=1: a minute each)"
 	@echo "make serve     serve /features, /sizing and /narratives until Ctrl-C"
@@ -32,7 +34,7 @@ demo: install
 	@$(PY) -m ballast demo
 
 test: $(VENV)/.developing
-	@$(PY) -m pytest $(if $(WORKERS),-n $(WORKERS) --dist loadgroup --no-loadscope-reorder) --cov --cov-report=term
+	@$(PY) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(if $(ALL),--cov --cov-report=term,-m "not long")
 
 check: $(VENV)/.developing
 	@$(VENV)/bin/ruff format --check --output-format concise . || { echo "not formatted: run $(VENV)/bin/ruff format ."; exit 1; }

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from envs.guardrails import Limits
-from journal.records import AccountSnapshot, DecisionRecord, signal_id
 from journal.store import Entry, Journal
+from serving.limits_file import OperatorLimits
 from serving.position_sizer import PositionSizer
 from serving.schemas import SIZING_EXAMPLE, SizingRequest
-from serving.sizing_desk import signal_record
+from serving.sizing_desk import Case, decision_entry, signal_entry
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -53,17 +53,10 @@ def decisions() -> Iterator[list[Entry]]:
     for number, rung in enumerate(details["ladder"]):
         rung["value"] = 0.0123456789 * number  # a model values the sizes: the record is as long as with one
     random = np.random.default_rng()
+    case = Case(request, row, None, OperatorLimits.of(limits), sizer, None, None)
     while True:
-        signal = signal_record(request.signal, random.normal(size=len(row)), None)
-        decision = DecisionRecord(
-            signal_id=signal_id(signal),
-            account_id=request.account_id,
-            account=AccountSnapshot(**request.account.model_dump()),
-            limits=limits,
-            latency_ms=0.1,
-            **(details | told),
-        )
-        yield [signal.to_entry(decision.signal_id), decision.to_entry(str(uuid.uuid4()))]
+        signal = signal_entry(request.signal, random.normal(size=len(row)), None)
+        yield [signal, decision_entry(str(uuid.uuid4()), case, signal[1], details | told, None, 0.1)]
 
 
 def rate(load: Load, processes: int, seconds: float) -> Rate:
@@ -149,9 +142,9 @@ def _tell(load: Load, told: Connection) -> None:
     journal, telling = _journal(load), threading.Lock()
 
     def work() -> None:
-        for signal_entry, (kind, decision_id, payload) in decisions():
+        for about, (kind, decision_id, payload) in decisions():
             name = f"{os.getpid()}:{decision_id}"
-            journal.append_many([signal_entry, (kind, name, payload)])
+            journal.append_many([about, (kind, name, payload)])
             with telling:
                 told.send(name)
 

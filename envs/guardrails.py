@@ -1,14 +1,17 @@
 """The trader's limits as one pure function: a proposed size in, an allowed size and the rule that bound it
 out.
 
-Knows nothing of models, markets or storage. Everything is array-shaped over N accounts, and total: for every
-input whatsoever, NaN and infinity included, ``0 <= allowed <= min(rule cap, 1.5)``.
+Knows nothing of models, markets or storage. Everything is array-shaped over N accounts, each of which is
+judged by itself, and total: for every input whatsoever, NaN and infinity included, ``0 <= allowed <= min(rule
+cap, 1.5)``.
 """
 
-from math import isfinite
+from collections.abc import Sequence
+from math import nan
 from numbers import Real
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
+import numba
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,6 +46,8 @@ INVALID_ACCOUNT, INVALID_LIMITS, INVALID_PROPOSAL, OUT_OF_DISTRIBUTION, SKIP_NOT
 RISK_DECIMALS: Final = (
     12  # risk is counted to 1e-12 of equity, so that 0.06 - 0.05 leaves exactly one 0.01 unit
 )
+RISK_UNITS: Final = 10.0**RISK_DECIMALS
+PLAIN: Final = frozenset((float, int, bool))  # known to be numbers without asking
 
 
 class Limits(BaseModel):
@@ -86,15 +91,28 @@ class TighterLimits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    max_position: float | None = Field(default=None, ge=0, le=1)
-    max_exposure: float | None = Field(default=None, ge=0, le=1)
-    max_daily_risk: float | None = Field(default=None, ge=0, le=1)
-    max_drawdown: float | None = Field(default=None, gt=0, lt=1)
-    max_open_trades: int | None = Field(default=None, ge=1, le=1024)
-    rule_cap: float | None = Field(default=None, ge=0, le=LARGEST_SIZE)
+    max_position: float | None = Field(
+        default=None, ge=0, le=1, description="largest risk of one position, fraction of equity"
+    )
+    max_exposure: float | None = Field(
+        default=None, ge=0, le=1, description="largest sum of open risk, fraction of equity"
+    )
+    max_daily_risk: float | None = Field(
+        default=None, ge=0, le=1, description="risk that one UTC day may open, fraction of equity"
+    )
+    max_drawdown: float | None = Field(
+        default=None, gt=0, lt=1, description="loss from peak equity never to be passed, fraction of the peak"
+    )
+    max_open_trades: int | None = Field(default=None, ge=1, le=1024, description="positions open at once")
+    rule_cap: float | None = Field(
+        default=None, ge=0, le=LARGEST_SIZE, description="largest multiplier of the base position"
+    )
 
 
 TIGHTENABLE: Final = tuple(TighterLimits.model_fields)
+LIMIT_FIELDS: Final = tuple(Limits.model_fields)
+BASE_RISK, POSITION, EXPOSURE, DAILY_RISK, DRAWDOWN, GAP_FACTOR, OPEN_TRADES, MULTIPLE, ALLOW_SKIP = range(9)
+AnyLimits = Limits | Floats  # one for all accounts, or of each its own, as `limit_rows` gives them
 
 
 class Account(NamedTuple):
@@ -107,6 +125,9 @@ class Account(NamedTuple):
     open_trades: npt.ArrayLike = 0
 
 
+AnyAccount = Account | Floats  # or as `account_columns` gives it
+
+
 class Guarded(NamedTuple):
     """What the limits made of a proposal, for N accounts."""
 
@@ -116,51 +137,51 @@ class Guarded(NamedTuple):
     cap_rule: Codes  # [N], the rule that sets the cap
 
 
-def cap(account: Account, limits: Limits) -> tuple[Floats, Codes]:
+def limit_rows(limits: Sequence[Limits]) -> Floats:
+    """Limits as numbers, float64[N, 9] in the order of LIMIT_FIELDS; NaN for what is no number.
+
+    A model built past validation may hold anything: `cap` finds the NaN, and leaves nothing.
+    """
+    different = {id(each): each for each in limits}
+    numbers = {
+        key: [_number(getattr(each, name)) for name in LIMIT_FIELDS] for key, each in different.items()
+    }
+    return np.array([numbers[id(each)] for each in limits])
+
+
+def as_rows(limits: AnyLimits) -> Floats:
+    """`limit_rows` of limits that may be rows already."""
+    return limits if isinstance(limits, np.ndarray) else limit_rows([limits])
+
+
+def account_columns(account: AnyAccount) -> Floats:
+    """The five numbers of N accounts, float64[5, N]."""
+    if isinstance(account, np.ndarray):
+        return account
+    columns = np.empty((len(account), np.broadcast(*account).size))
+    for column, value in zip(columns, account, strict=True):
+        column[:] = value
+    return columns
+
+
+def cap(account: AnyAccount, limits: AnyLimits) -> tuple[Floats, Codes]:
     """The largest allowed multiplier of each account, float64[N] in [0, 1.5], and the index in RULES that
     sets it.
 
     The drawdown rule holds back `gap_factor` times all open risk, the new trade's included, above the floor
     ``peak * (1 - max_drawdown)``, so that even a gap through every stop ends above it.
     """
-    columns = np.empty((5, np.broadcast(*account).size))
-    for column, value in zip(columns, account, strict=True):
-        column[:] = value
-    equity, peak, open_risk, used, trades = columns
-    if not _usable(limits):
-        return np.zeros(len(equity)), np.full(len(equity), INVALID_LIMITS, dtype=np.int8)
-    valid = np.isfinite(columns).all(axis=0)
-    valid &= (equity > 0) & (columns[2:] >= 0).all(axis=0)
-    equity = np.where(valid, equity, 1.0)
-    peak = np.maximum(np.where(valid, peak, 1.0), equity)
-    with np.errstate(over="ignore"):
-        surplus = 1.0 - (1.0 - limits.max_drawdown) * (peak / equity)
-        room = np.empty((4, len(equity)))
-        room[0] = limits.max_position
-        room[1] = limits.max_exposure - open_risk
-        room[2] = limits.max_daily_risk - used
-        room[3] = surplus / limits.gap_factor - open_risk
-        room = np.maximum(room.round(RISK_DECIMALS), 0.0)
-        multiple = room / limits.base_risk
-        multiple = np.where(multiple * limits.base_risk > room, np.nextafter(multiple, 0.0), multiple)
-    candidates = np.empty((6, len(equity)))
-    candidates[0] = min(limits.rule_cap, LARGEST_SIZE)
-    candidates[1:5] = multiple
-    candidates[5] = np.where(trades >= limits.max_open_trades, 0.0, np.inf)
-    rule = candidates.argmin(axis=0)
-    largest = candidates.min(axis=0)
-    return (
-        np.where(valid, largest, 0.0),
-        np.where(valid, rule + RULE_CAP, INVALID_ACCOUNT).astype(np.int8),
-    )
+    columns, rows = account_columns(account), as_rows(limits)
+    largest, rule = np.empty(columns.shape[1]), np.empty(columns.shape[1], dtype=np.int8)
+    _cap(columns, rows, largest, rule)
+    return largest, rule
 
 
-def allowed(cap: Floats, limits: Limits) -> Bools:
+def allowed(cap: Floats, limits: AnyLimits) -> Bools:
     """The action mask, bool[N, 6]: a tier is legal when its size is within the cap; SKIP always is, unless
     the operator switched vetoes off and another tier is legal."""
-    mask: Bools = cap[:, None] >= SIZES
-    if not limits.allow_skip:
-        mask[:, 0] = ~mask[:, 1]
+    mask = np.empty((len(cap), len(SIZES)), dtype=np.bool_)
+    _allowed(cap, as_rows(limits), mask)
     return mask
 
 
@@ -172,17 +193,17 @@ def floor_to_tier(multiplier: Floats) -> npt.NDArray[np.int64]:
 def guard(
     proposed: npt.ArrayLike,
     account: Account,
-    limits: Limits,
+    limits: AnyLimits,
     *,
-    snap: bool = True,
+    snap: npt.ArrayLike = True,
     out_of_distribution: npt.ArrayLike = False,
 ) -> Guarded:
     """The allowed size of each proposal under `limits`, and the rule that bound it.
 
     `proposed`: [N] multipliers of the base position from any source. A proposal that is no size at all (NaN,
     infinite, negative) is no advice: the rule's STANDARD stands in for it. `out_of_distribution`: [N] flags;
-    such advice may lower the rule's size, never raise it. `snap`: floor the outcome to a legal tier (a tiers-
-    only policy); False leaves a fine-tuned size as it is, clamped to the cap itself.
+    such advice may lower the rule's size, never raise it. `snap`, for all or [N]: floor the outcome to a
+    legal tier (a tiers-only policy); False leaves a fine-tuned size as it is, clamped to the cap itself.
     """
     largest, cap_rule = cap(account, limits)
     return bound(proposed, largest, cap_rule, limits, snap=snap, out_of_distribution=out_of_distribution)
@@ -192,62 +213,130 @@ def bound(
     proposed: npt.ArrayLike,
     largest: Floats,
     cap_rule: Codes,
-    limits: Limits,
+    limits: AnyLimits,
     *,
-    snap: bool = True,
+    snap: npt.ArrayLike = True,
     out_of_distribution: npt.ArrayLike = False,
 ) -> Guarded:
     """`guard` for a cap already computed by `cap`: float64[N] and its rule int8[N].
 
-    A cap of one account bounds any number of proposals.
+    N caps bound any multiple of N proposals: the second N are the same accounts' again.
     """
-    wanted = np.asarray(proposed, dtype=np.float64)
-    strange = np.asarray(out_of_distribution, dtype=np.bool_)
-    if not wanted.shape == strange.shape == largest.shape == cap_rule.shape:
-        wanted, strange, largest, cap_rule = np.broadcast_arrays(wanted, strange, largest, cap_rule)
-    binding = np.zeros(len(largest), dtype=np.int8)
-
-    advised = np.isfinite(wanted) & (wanted >= 0.0)
-    binding[~advised] = INVALID_PROPOSAL
-    size = np.where(advised, wanted, SIZES[STANDARD])
-    lowered = strange & (size > SIZES[STANDARD])
-    binding[lowered] = OUT_OF_DISTRIBUTION
-    size = np.where(lowered, SIZES[STANDARD], size)
-    if not limits.allow_skip:
-        vetoed = (size < SIZES[1]) & (largest >= SIZES[1])
-        binding[vetoed] = SKIP_NOT_ALLOWED
-        size = np.where(vetoed, SIZES[1], size)
-    capped = size > largest
-    binding[capped] = cap_rule[capped]
-    size = np.where(capped, largest, size)
-    if not snap and strange.any():
-        # The rule alone would have been floored to a tier: a size between two may not lie above that one.
-        by_rule = SIZES[floor_to_tier(np.minimum(SIZES[STANDARD], largest))]
-        above = strange & (size > by_rule)
-        binding[above & ~capped] = OUT_OF_DISTRIBUTION
-        size = np.where(above, by_rule, size)
-    if snap:
-        size = SIZES[floor_to_tier(size)]
+    size = np.array(proposed, dtype=np.float64, ndmin=1)
+    count = max(len(size), len(largest))
+    if len(size) != count:
+        size = np.full(count, size)
+    binding = np.empty(count, dtype=np.int8)
+    _bound(size, _flags(out_of_distribution), largest, cap_rule, as_rows(limits), _flags(snap), binding)
+    if len(largest) != count:
+        largest, cap_rule = np.resize(largest, count), np.resize(cap_rule, count)
     return Guarded(size, binding, largest, cap_rule)
 
 
-def _usable(limits: Limits) -> bool:
-    """Whether every limit is a number in its range: a model built past validation may hold anything."""
-    fractions = (
-        limits.max_position,
-        limits.max_exposure,
-        limits.max_daily_risk,
-        limits.max_drawdown,
-        limits.rule_cap,
-    )
-    numbers = (*fractions, limits.base_risk, limits.gap_factor, limits.max_open_trades)
-    return bool(
-        all(map(_is_number, numbers))
-        and min(fractions) >= 0
-        and limits.base_risk > 0
-        and limits.gap_factor >= 1
-    )
+def _flags(given: npt.ArrayLike) -> Bools:
+    return np.ascontiguousarray(given, dtype=np.bool_)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and isfinite(value)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _cap(accounts: Floats, limits: Floats, largest: Floats, rule: Codes) -> None:
+    """Fill in `largest` and `rule`."""
+    for i in range(len(largest)):
+        equity, peak = accounts[0, i], accounts[1, i]
+        open_risk, used, trades = accounts[2, i], accounts[3, i], accounts[4, i]
+        own = limits[i % len(limits)]
+        if not _usable(own):
+            largest[i], rule[i] = 0.0, INVALID_LIMITS
+            continue
+        valid = 0.0 < equity < np.inf and np.isfinite(peak)
+        if not (valid and 0.0 <= open_risk < np.inf and 0.0 <= used < np.inf and 0.0 <= trades < np.inf):
+            largest[i], rule[i] = 0.0, INVALID_ACCOUNT
+            continue
+        surplus = 1.0 - (1.0 - own[DRAWDOWN]) * (max(peak, equity) / equity)
+        rooms = (
+            own[POSITION],
+            own[EXPOSURE] - open_risk,
+            own[DAILY_RISK] - used,
+            surplus / own[GAP_FACTOR] - open_risk,
+        )
+        least, binding = min(own[MULTIPLE], LARGEST_SIZE), RULE_CAP
+        for number, room in enumerate(rooms):
+            room = np.rint(room * RISK_UNITS) / RISK_UNITS
+            room = room if room > 0.0 else 0.0
+            multiple = room / own[BASE_RISK]
+            if multiple * own[BASE_RISK] > room:
+                multiple = np.nextafter(multiple, 0.0)
+            if multiple < least:
+                least, binding = multiple, MAX_POSITION + number
+        if trades >= own[OPEN_TRADES] and least > 0.0:
+            least, binding = 0.0, MAX_OPEN_TRADES
+        largest[i], rule[i] = least, binding
+
+
+@numba.njit(cache=True, nogil=True)
+def _allowed(cap: Floats, limits: Floats, mask: Bools) -> None:
+    """Fill in `mask`."""
+    for i in range(len(cap)):
+        for tier in range(len(SIZES)):
+            mask[i, tier] = cap[i] >= SIZES[tier]
+        if limits[i % len(limits), ALLOW_SKIP] == 0.0:
+            mask[i, 0] = not mask[i, 1]
+
+
+@numba.njit(cache=True, nogil=True)
+def _bound(
+    size: Floats,
+    strange: Bools,
+    largest: Floats,
+    cap_rule: Codes,
+    limits: Floats,
+    snap: Bools,
+    binding: Codes,
+) -> None:
+    """Turn proposals, `size`, into sizes and fill in what bound them; all else is taken in turn."""
+    standard, least = SIZES[STANDARD], SIZES[1]
+    for i in range(len(size)):
+        own, rule = size[i], NONE
+        most, most_rule = largest[i % len(largest)], cap_rule[i % len(cap_rule)]
+        is_strange, snaps = strange[i % len(strange)], snap[i % len(snap)]
+        if not (np.isfinite(own) and own >= 0.0):
+            own, rule = standard, INVALID_PROPOSAL
+        if is_strange and own > standard:
+            own, rule = standard, OUT_OF_DISTRIBUTION
+        vetoes = limits[i % len(limits), ALLOW_SKIP] != 0.0
+        if not vetoes and own < least and most >= least:
+            own, rule = least, SKIP_NOT_ALLOWED
+        capped = own > most
+        if capped:
+            own, rule = most, most_rule
+        if is_strange and not snaps:
+            # The rule alone would have been floored to a tier: a size between two may not lie above that one.
+            by_rule = _tier_below(min(standard, most))
+            if own > by_rule:
+                own, rule = by_rule, (rule if capped else OUT_OF_DISTRIBUTION)
+        size[i], binding[i] = _tier_below(own) if snaps else own, rule
+
+
+@numba.njit(cache=True, nogil=True)
+def _tier_below(size: float) -> float:
+    """The largest of SIZES at or below `size`; 0 below all of them."""
+    below = 0.0
+    for tier in SIZES:
+        if tier <= size:
+            below = tier
+    return below
+
+
+@numba.njit(cache=True, nogil=True)
+def _usable(own: Floats) -> bool:
+    """Whether every limit is a number in its range."""
+    for number in own:
+        if not (np.isfinite(number) and number >= 0.0):
+            return False
+    return bool(own[BASE_RISK] > 0.0 and own[GAP_FACTOR] >= 1.0)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value) if type(value) in PLAIN or isinstance(value, Real) else nan
+    except OverflowError:
+        return nan

@@ -6,11 +6,21 @@ Knows nothing of where its parts come from. docs/observation.md gives each field
 from dataclasses import dataclass
 from typing import Final
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
 from envs.account import NANOSECONDS_PER_DAY
-from envs.guardrails import LARGEST_SIZE, Account, Limits
+from envs.guardrails import (
+    DAILY_RISK,
+    DRAWDOWN,
+    EXPOSURE,
+    LARGEST_SIZE,
+    AnyAccount,
+    AnyLimits,
+    account_columns,
+    as_rows,
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -77,31 +87,52 @@ def market_observation(
 
 def observe(
     market: npt.NDArray[np.float32],
-    account: Account,
+    account: AnyAccount,
     cap: Floats,
-    limits: Limits,
+    limits: AnyLimits,
     session_left: npt.ArrayLike,
 ) -> npt.NDArray[np.float32]:
     """The full observation, float32[N, 12]: `market` rows of `market_observation` with the account's columns
     filled.
     """
     rows = market.copy()
-    equity, peak = (
-        np.asarray(account.equity, dtype=np.float64),
-        np.asarray(account.peak_equity, dtype=np.float64),
-    )
-    drawdown = 1.0 - equity / np.maximum(peak, equity)
-    rows[:, 6] = np.clip(_share(account.open_risk, limits.max_exposure), 0.0, 1.0)
-    rows[:, 8] = np.clip(drawdown / limits.max_drawdown, 0.0, 1.0)
-    rows[:, 9] = cap / LARGEST_SIZE
-    rows[:, 10] = np.clip(1.0 - _share(account.daily_risk_used, limits.max_daily_risk), 0.0, 1.0)
-    rows[:, 11] = session_left
+    rows[:, CAP_COLUMN] = cap / LARGEST_SIZE
+    rows[:, -1] = session_left
+    _observe(rows, account_columns(account), as_rows(limits))
     return rows
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _observe(rows: npt.NDArray[np.float32], accounts: Floats, limits: Floats) -> None:
+    """Fill in the account's shares of its limits."""
+    for i in range(len(rows)):
+        own = limits[i % len(limits)]
+        own_account = accounts[:, i % accounts.shape[1]]
+        equity, peak, open_risk, used = own_account[0], own_account[1], own_account[2], own_account[3]
+        drawdown = 1.0 - equity / np.maximum(peak, equity)
+        rows[i, 6] = _share(_used_up(open_risk, own[EXPOSURE]))
+        rows[i, 8] = _share(drawdown / own[DRAWDOWN])
+        rows[i, 10] = _share(1.0 - _used_up(used, own[DAILY_RISK]))
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _used_up(used: float, limit: float) -> float:
+    """Used over limit; a limit of zero counts as used up."""
+    return used / limit if limit > 0.0 else 1.0
+
+
+@numba.njit(cache=True, nogil=True)
+def _share(value: float) -> float:
+    """`value` held within [0, 1]; NaN stays NaN."""
+    if np.isnan(value):
+        return value
+    return min(value, 1.0) if value >= 0.0 else 0.0
 
 
 def session_left(elapsed: npt.ArrayLike, days: float) -> Floats:
     """Share of a session of `days` still to come, in [0, 1], `elapsed` ns after its start."""
-    return np.clip(1.0 - np.asarray(elapsed, dtype=np.float64) / (days * NANOSECONDS_PER_DAY), 0.0, 1.0)
+    left = 1.0 - np.asarray(elapsed, dtype=np.float64) / (days * NANOSECONDS_PER_DAY)
+    return np.asarray(np.minimum(np.maximum(left, 0.0), 1.0))
 
 
 def review_window(
@@ -114,8 +145,3 @@ def review_window(
     """
     number, elapsed = np.divmod(time, int(days * NANOSECONDS_PER_DAY))
     return number, elapsed
-
-
-def _share(used: npt.ArrayLike, limit: float) -> Floats:
-    """Used over limit; a limit of zero counts as used up."""
-    return np.asarray(used, dtype=np.float64) / limit if limit > 0 else np.ones_like(used, dtype=np.float64)

@@ -7,6 +7,7 @@ limits.
 
 from typing import Final
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -48,8 +49,18 @@ def win_chance(probability: Floats, outcome_r: Floats, cost_r: Floats) -> Floats
     `probability`: float64[N, J]; `outcome_r`: float64[J], gross R of each bin; `cost_r`: float64[N], impact
     at 1x included.
     """
-    pays = outcome_r - cost_r[:, None] > 0.0
-    return np.asarray(np.clip(np.sum(probability * pays, axis=1), 0.0, 1.0))
+    return _win_chance(probability, outcome_r, cost_r)
+
+
+@numba.njit(cache=True, nogil=True)
+def _win_chance(probability: Floats, outcome_r: Floats, cost_r: Floats) -> Floats:
+    result = np.zeros(len(probability))
+    for row in range(len(probability)):
+        for outcome in range(len(outcome_r)):
+            pays = 1.0 if outcome_r[outcome] - cost_r[row] > 0.0 else 0.0
+            result[row] += probability[row, outcome] * pays
+        result[row] = 1.0 if result[row] > 1.0 else result[row]
+    return result
 
 
 def realised_table(gross_r: Floats, cost_r: Floats, impact_r: Floats, k: float, base_risk: float) -> Floats:
@@ -84,7 +95,7 @@ def expected_utility(
     `probability`: float64[n, J] over outcome bins; `outcome_r`: float64[J] or float64[n, J], gross R of each
     bin; `k`: one number, or float64[n, 1, 1].
     """
-    gross = np.broadcast_to(outcome_r, probability.shape)
+    gross = outcome_r[:, None, :] if outcome_r.ndim > 1 else outcome_r
     size = multiplier[:, :, None]
-    r = net_r(size, gross[:, None, :], cost_r[:, None, None], impact_r[:, None, None])
+    r = net_r(size, gross, cost_r[:, None, None], impact_r[:, None, None])
     return np.asarray(np.einsum("nj,nsj->ns", probability, utility(size, r, k, base_risk)))

@@ -6,6 +6,7 @@ Knows nothing of what its tables hold.
 from __future__ import annotations
 
 import sqlite3
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -115,7 +116,7 @@ def _engine(url: str, name: str, synchronous: str) -> tuple[Engine, Path | None]
 
     def prepare(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # the driver's own BEGIN is deferred: two writers would deadlock
-        connection.execute("PRAGMA journal_mode=WAL")
+        _use_wal(connection)
         connection.execute(f"PRAGMA synchronous={synchronous}")
 
     def begin(connection: Connection) -> None:
@@ -126,6 +127,19 @@ def _engine(url: str, name: str, synchronous: str) -> tuple[Engine, Path | None]
     event.listen(engine, "connect", prepare)
     event.listen(engine, "begin", begin)
     return engine, file
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Put the file into WAL mode, which it keeps. Of those who do so at once SQLite lets some not wait."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
 
 
 def _postgresql(url: URL, synchronous: str) -> Engine:

@@ -92,7 +92,13 @@ def checked_name(field: str, value: object, longest: int) -> str:
     return value
 
 
-def canonical(payload: Mapping[str, Any], field: str = "payload") -> str:
+class Canonical(str):
+    """A payload that is text already, as `canonical` gives it."""
+
+    __slots__ = ()
+
+
+def canonical(payload: Mapping[str, Any], field: str = "payload") -> Canonical:
     """The one JSON text of `payload`: sorted keys, no spaces, ASCII, shortest floats that read back the same.
 
     NaN, infinity, keys that are no strings and values JSON has no type for raise `InputError`, naming the
@@ -101,9 +107,22 @@ def canonical(payload: Mapping[str, Any], field: str = "payload") -> str:
     if not isinstance(payload, Mapping):
         raise InputError(field, payload, "give a mapping of names to JSON values")
     _check_json(dict(payload), field)
-    return json.dumps(dict(payload), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return Canonical(_SORTED.encode(dict(payload)))
 
 
+def canonical_of_plain(payload: dict[str, Any], field: str = "payload") -> Canonical:
+    """`canonical` of what is known to be JSON, but for its numbers: `InputError` where one is not finite."""
+    try:
+        return Canonical(_SORTED.encode(payload))
+    except ValueError:
+        _check_json(payload, field)
+        raise
+
+
+_SORTED: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), allow_nan=False, check_circular=False
+)
+_IN_ORDER: Final = json.JSONEncoder(separators=(",", ":"))
 _PLAIN: Final = frozenset((str, int, bool, type(None)))
 
 
@@ -132,4 +151,4 @@ def chained_hash(
 ) -> str:
     """The SHA-256 (hex) of a record whose payload is the canonical text `payload`."""
     fields = [FORMAT, writer, sequence, kind, record_id, time, payload, previous]
-    return hashlib.sha256(json.dumps(fields, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(_IN_ORDER.encode(fields).encode()).hexdigest()

@@ -17,14 +17,24 @@ from journal.chain import Finding
 from journal.database import Database
 from journal.group import Group
 from journal.inspection import Inspection, inspect
-from journal.schema import GENESIS, KINDS, Record, canonical, chained_hash, checked_name, metadata, records
+from journal.schema import (
+    GENESIS,
+    KINDS,
+    Canonical,
+    Record,
+    canonical,
+    chained_hash,
+    checked_name,
+    metadata,
+    records,
+)
 from market.errors import InputError
 
 LARGEST_BATCH: Final = 10_000  # one transaction holds the write lock
 ANCHOR_SECONDS: Final = 60.0  # a writer that writes looks this often where the others stand
 ANCHOR_RECORDS: Final = 1_000  # and after so many records of its own
 
-Entry = tuple[str, str, Mapping[str, Any]]  # kind, record id, payload
+Entry = tuple[str, str, Mapping[str, Any] | Canonical]  # kind, record id, payload
 Checked = tuple[str, str, str]  # kind, record id, canonical payload
 Row = dict[str, Any]  # by the names of the table's columns
 
@@ -164,7 +174,7 @@ class _Chain:
         self.sequence += 1
         start = (self._writer, self.sequence, kind, record_id, self._clock(), payload, self._previous)
         self._previous = chained_hash(*start)
-        self.rows.append(dict(zip(records.c.keys(), (*start, self._previous), strict=True)))
+        self.rows.append(dict(zip(_COLUMNS, (*start, self._previous), strict=True)))
         return self.rows[-1]
 
 
@@ -174,8 +184,9 @@ def _checked_kind(kind: str) -> str:
     return kind
 
 
-def _checked_entry(kind: str, record_id: str, payload: Mapping[str, Any]) -> Checked:
-    return _checked_kind(kind), checked_name("record_id", record_id, 200), canonical(payload)
+def _checked_entry(kind: str, record_id: str, payload: Mapping[str, Any] | Canonical) -> Checked:
+    text = payload if isinstance(payload, Canonical) else canonical(payload)
+    return _checked_kind(kind), checked_name("record_id", record_id, 200), str(text)
 
 
 def _new(wanted: list[Checked], known: Mapping[str, Row]) -> list[Checked]:
@@ -191,6 +202,7 @@ def _new(wanted: list[Checked], known: Mapping[str, Row]) -> list[Checked]:
     return list(new.values())
 
 
+_COLUMNS: Final = tuple(records.c.keys())
 # Built once: with each append it would cost as much as to write the record.
 _STORED: Final = select(records).where(records.c.record_id.in_(bindparam("ids", expanding=True)))
 _HEAD: Final = (

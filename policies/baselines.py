@@ -23,7 +23,7 @@ DRAWDOWN: Final = OBSERVATION_FIELDS.index("drawdown_pct")
 
 def best_legal(values: Floats, mask: npt.NDArray[np.bool_]) -> Floats:
     """The size of the highest-valued legal tier, float64[N]; ties go to the smaller size."""
-    return np.asarray(SIZES[np.argmax(np.where(mask, values, -np.inf), axis=1)])
+    return np.asarray(SIZES[np.where(mask, values, -np.inf).argmax(axis=1)])
 
 
 def nearest_tier(multiplier: Floats) -> Floats:
@@ -165,9 +165,13 @@ class PlugIn:
             situation.base_risk,
         )
 
+    def pick(self, values: Floats, situation: Situation) -> Floats:
+        """See `ValuePolicy.pick`."""
+        return best_legal(values, situation.mask)
+
     def size(self, situation: Situation) -> Floats:
         """See `Policy.size`."""
-        return best_legal(self.values(situation), situation.mask)
+        return self.pick(self.values(situation), situation)
 
 
 def baselines(seed: int = 0) -> tuple[Policy, ...]:

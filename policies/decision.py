@@ -3,16 +3,19 @@
 Knows nothing of how a policy was made or where its answer goes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
-from envs.guardrails import SIZES, TIERS
+from envs.guardrails import RULES, SIZES, SKIP_NOT_ALLOWED, TIERS
 from envs.observation import Situation
 
 Floats = npt.NDArray[np.float64]
+
+NO_VALUES: Final = (None,) * len(TIERS)  # of a policy that values no sizes
 
 
 class Policy(Protocol):
@@ -42,10 +45,13 @@ class ValuePolicy(Policy, Protocol):
         """Value of each size in R-utility, float64[N, 6], legal or not."""
         ...
 
+    def pick(self, values: Floats, situation: Situation) -> Floats:
+        """`size` of a situation whose `values` are known already."""
+        ...
 
-@dataclass(frozen=True)
-class Rung:
-    """One of the six sizes, as it stood at a decision."""
+
+class Rung(TypedDict):
+    """One of the six sizes, as it stood at a decision: plain JSON."""
 
     action: str
     size: float
@@ -67,15 +73,20 @@ class Decision:
     ladder: tuple[Rung, ...]
 
 
-def ladder(values: Floats | None, mask: npt.NDArray[np.bool_], cap_rule: str) -> tuple[Rung, ...]:
-    """The six rungs of one decision: `values` float64[6] or None, `mask` bool[6]."""
-    return tuple(
-        Rung(
-            action=name,
-            size=float(size),
-            value=None if values is None else float(values[i]),
-            legal=bool(mask[i]),
-            blocked_by=None if mask[i] else ("skip_not_allowed" if i == 0 else cap_rule),
+_RUNGS: Final = tuple(zip(TIERS, SIZES.tolist(), (RULES[SKIP_NOT_ALLOWED], *5 * (None,)), strict=True))
+
+
+def ladder(values: Sequence[float] | None, legal: Sequence[bool], cap_rule: str) -> list[Rung]:
+    """The six rungs of one decision, from six values or None and the six tiers' legality."""
+    return [
+        {
+            "action": action,
+            "size": size,
+            "value": value,
+            "legal": is_legal,
+            "blocked_by": None if is_legal else blocked_by or cap_rule,
+        }
+        for (action, size, blocked_by), value, is_legal in zip(
+            _RUNGS, values or NO_VALUES, legal, strict=True
         )
-        for i, (name, size) in enumerate(zip(TIERS, SIZES, strict=True))
-    )
+    ]

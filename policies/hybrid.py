@@ -27,11 +27,14 @@ class Network:
     biases: tuple[Rows, ...]  # [out] each
 
     def __call__(self, rows: Rows) -> Rows:
-        """float32[N, inputs or more] -> float32[N, outputs]; columns past `inputs` are not looked at."""
-        hidden = (rows[:, : len(self.mean)] - self.mean) / self.scale
+        """float32[N, inputs or more] -> float32[N, outputs]; columns past `inputs` are not looked at.
+
+        One row at a time: a product of many may add up in another order for every number of rows.
+        """
+        hidden = ((rows[:, : len(self.mean)] - self.mean) / self.scale)[:, None]
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            hidden = np.maximum(hidden @ weight.T + bias, 0.0)
-        return np.asarray(hidden @ self.weights[-1].T + self.biases[-1], dtype=np.float32)
+            hidden = np.maximum(np.matmul(hidden, weight.T) + bias, 0.0)
+        return np.asarray((np.matmul(hidden, self.weights[-1].T) + self.biases[-1])[:, 0], dtype=np.float32)
 
     def to_arrays(self) -> dict[str, npt.NDArray[np.float32]]:
         """Named arrays for a bundle."""
@@ -63,6 +66,10 @@ class TierPolicy:
         """See `ValuePolicy.values`."""
         return self.network(situation.observation).astype(np.float64)
 
+    def pick(self, values: Floats, situation: Situation) -> Floats:
+        """See `ValuePolicy.pick`."""
+        return best_legal(values, situation.mask)
+
     def size(self, situation: Situation) -> Floats:
         """See `Policy.size`."""
         return self.choose(situation.observation, situation.mask)
@@ -86,10 +93,17 @@ class FineTunedPolicy:
         """Values of the tiers; see `ValuePolicy.values`."""
         return self.tiers.values(situation)
 
+    def pick(self, values: Floats, situation: Situation) -> Floats:
+        """See `ValuePolicy.pick`."""
+        return self._tuned(self.tiers.pick(values, situation), situation.observation)
+
     def size(self, situation: Situation) -> Floats:
         """See `Policy.size`."""
         return self.choose(situation.observation, situation.mask)
 
     def choose(self, rows: Rows, mask: npt.NDArray[np.bool_]) -> Floats:
         """See `TierPolicy.choose`."""
-        return fine_tuned(self.tiers.choose(rows, mask), self.network(rows)[:, 0], self.band)
+        return self._tuned(self.tiers.choose(rows, mask), rows)
+
+    def _tuned(self, tier: Floats, rows: Rows) -> Floats:
+        return fine_tuned(tier, self.network(rows)[:, 0], self.band)

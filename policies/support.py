@@ -6,6 +6,7 @@ Knows nothing of policies: it flags rows, and the guardrail decides what a flag 
 from dataclasses import dataclass
 from typing import Final, Self
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -45,8 +46,18 @@ class Support:
         """Distance of each row, float64[N]; a non-finite row is infinitely far."""
         standard = (rows - self.mean) / self.scale
         squared = np.einsum("ni,ij,nj->n", standard, self.precision, standard)
-        return np.where(np.isfinite(squared), np.sqrt(np.maximum(squared, 0.0)), np.inf)
+        return _distances(squared)
 
     def outside(self, rows: Floats) -> npt.NDArray[np.bool_]:
         """Whether each row, float64[N, F], lies beyond the limit."""
         return self.distance(rows) > self.limit
+
+
+@numba.njit(cache=True, nogil=True)
+def _distances(squared: Floats) -> Floats:
+    """Square roots, infinite for what is not finite."""
+    result = np.full(len(squared), np.inf)
+    for row in range(len(squared)):
+        if np.isfinite(squared[row]):
+            result[row] = np.sqrt(max(squared[row], 0.0))
+    return result

@@ -4,7 +4,7 @@ Knows nothing of HTTP. What goes wrong with it is recorded and nothing else: it 
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from journal.records import ShadowRecord, shadow_id
@@ -41,16 +41,17 @@ class Challenger(NamedTuple):
 
 
 def shadow_entry(
-    decision_id: str, arm: Arm, sizer: PositionSizer, size: Callable[[], Mapping[str, Any]]
+    decision_id: str, arm: Arm, sizer: PositionSizer, size: Mapping[str, Any] | Exception
 ) -> Entry:
     """What `arm`, which does not answer, would have answered to the decision; or why it had no answer."""
     who = {"decision_id": decision_id, "arm": arm, "bundle": sizer.digest, "model_status": sizer.status}
     try:
-        details = size()
+        if isinstance(size, Exception):
+            raise size
         record = ShadowRecord(
             **who
-            | {name: details[name] for name in ("model_status", "model_fault", "source", "action")}
-            | {name: details[name] for name in ("multiplier", "proposed_multiplier", "binding_rule")}
+            | {name: size[name] for name in ("model_status", "model_fault", "source", "action")}
+            | {name: size[name] for name in ("multiplier", "proposed_multiplier", "binding_rule")}
         )
     except Exception as error:
         record = ShadowRecord(**who, model_fault=f"{type(error).__name__}: {first_line(error)}"[:200])

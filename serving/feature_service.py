@@ -1,52 +1,92 @@
-"""The /features application: HTTP on one side, the feature pipeline on the other.
+"""The /features application: HTTP on one side, the feature desk on the other.
 
 Holds no arithmetic.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from ray import serve
 
 from features.kernel import warm
-from features.spec import FEATURE_NAMES, fingerprint
-from market.bars import iso
-from serving.answers import FeaturesAnswer
-from serving.desk import Desk
+from serving import documents
+from serving.answers import FeaturesAnswer, FeaturesHealth, StreamAnswer
+from serving.feature_desk import FeatureDesk
 from serving.guard import Guard
-from serving.position_sizer import feature_row
-from serving.refusals import DOCUMENTED, install
-from serving.schemas import FeaturesRequest, bars_of
+from serving.refusals import (
+    DOCUMENTED,
+    DOCUMENTED_OF_A_STREAM,
+    DOCUMENTED_OF_HEALTH,
+    DOCUMENTED_OF_STREAMS,
+    install,
+)
+from serving.schemas import FeaturesRequest, StreamUpdate
+
+StreamId = Annotated[
+    str,
+    PathParameter(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="names one of this API key's streams",
+        examples=["EURUSD-1h"],
+    ),
+]
 
 
-def feature_api(desk: Desk) -> FastAPI:
-    """The application in front of the feature pipeline."""
+def feature_api(desk: FeatureDesk) -> FastAPI:
+    """The application in front of `desk`."""
     api = FastAPIOffline(
-        redoc_url=None, title="Ballast features", description="The 31 features at the last of a row of bars."
+        redoc_url=None,
+        title="Ballast features",
+        description="The 31 features at the last of a row of bars, or along a stream of them.",
     )
     install(api)
+    documents.install(api)
     api.add_middleware(Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas)
 
     @api.post("/", response_model=FeaturesAnswer, responses=DOCUMENTED, summary="Features at the last bar")
     @api.post("", include_in_schema=False)
     def features(request: FeaturesRequest) -> JSONResponse:
-        bars = bars_of(request.symbol, request.bars)
-        values = dict(zip(FEATURE_NAMES, feature_row(bars).tolist(), strict=True))
-        return JSONResponse(
-            {
-                "symbol": bars.symbol,
-                "timestamp": iso(int(bars.time[-1])),
-                "features": values,
-                "bars_seen": len(bars),
-                "fingerprint": fingerprint(),
-            }
-        )
+        return JSONResponse(desk.features(request))
 
-    @api.get("/healthz", summary="Which features are computed")
+    @api.post(
+        "/streams/{stream_id}",
+        response_model=StreamAnswer,
+        responses=DOCUMENTED_OF_STREAMS,
+        summary="Carry a stream on by its next bars",
+    )
+    def feed(stream_id: StreamId, update: StreamUpdate, http: Request) -> JSONResponse:
+        return JSONResponse(desk.feed(http.scope["owner"], stream_id, update))
+
+    @api.get(
+        "/streams/{stream_id}",
+        response_model=StreamAnswer,
+        responses=DOCUMENTED_OF_A_STREAM,
+        summary="Where a stream stands",
+    )
+    def stream(stream_id: StreamId, http: Request) -> JSONResponse:
+        return JSONResponse(desk.stream(http.scope["owner"], stream_id))
+
+    @api.delete(
+        "/streams/{stream_id}",
+        status_code=204,
+        responses=DOCUMENTED,
+        summary="Forget a stream, whether there is one or not",
+    )
+    def drop(stream_id: StreamId, http: Request) -> Response:
+        desk.drop(http.scope["owner"], stream_id)
+        return Response(status_code=204)
+
+    @api.get(
+        "/healthz",
+        response_model=FeaturesHealth,
+        responses=DOCUMENTED_OF_HEALTH,
+        summary="Which features are computed",
+    )
     async def healthz() -> JSONResponse:
-        return JSONResponse(desk.health() | {"fingerprint": fingerprint()})
+        return JSONResponse(desk.health())
 
     return api
 
@@ -57,7 +97,7 @@ class FeatureService:
 
     def __init__(self) -> None:
         warm()  # or the first bars would wait for the compiler
-        self.desk = Desk("features")
+        self.desk = FeatureDesk()
 
     def reconfigure(self, config: dict[str, Any]) -> None:
         """Take over another home."""

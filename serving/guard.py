@@ -42,6 +42,7 @@ class Guard:
             return
         headers = scope["headers"]
         keys = self._keys()
+        scope["owner"] = ""  # whose streams it may see: nobody's in particular where no key is asked for
         if keys.required():
             key = keys.find(_key(headers))
             if key is None:
@@ -56,6 +57,7 @@ class Guard:
                 answer.headers["retry-after"] = str(math.ceil(seconds))
                 await answer(scope, receive, send)
                 return
+            scope["owner"] = key.sha256
         stated = next((value for name, value in headers if name == b"content-length"), None)
         if stated is not None and not stated.isdigit():
             await refusal(400, "content-length", "give the number of bytes")(scope, receive, send)

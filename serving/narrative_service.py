@@ -10,11 +10,12 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi_offline import FastAPIOffline
 from ray import serve
 
-from serving.answers import NarrativeAnswer
+from serving import documents
+from serving.answers import NarrativeAnswer, NarrativesHealth
 from serving.guard import Guard
 from serving.narrative_desk import NarrativeDesk
 from serving.narrative_events import HEADERS, MEDIA_TYPE, events
-from serving.refusals import DOCUMENTED, install
+from serving.refusals import DOCUMENTED_OF_A_NARRATIVE, DOCUMENTED_OF_HEALTH, install
 from serving.schemas import NarrativeRequest
 
 
@@ -26,12 +27,13 @@ def narrative_api(desk: NarrativeDesk) -> FastAPI:
         description="Why a size is what it is, every number a fact.",
     )
     install(api)
+    documents.install(api)
     api.add_middleware(Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas)
 
     @api.post(
         "/",
         response_model=NarrativeAnswer,
-        responses=DOCUMENTED | {200: {"content": {MEDIA_TYPE: {}}, "description": "the narrative"}},
+        responses=DOCUMENTED_OF_A_NARRATIVE | {200: {"content": {MEDIA_TYPE: {}}}},
         summary="Tell one decision or context, whole or as server-sent events",
     )
     @api.post("", include_in_schema=False)
@@ -41,7 +43,12 @@ def narrative_api(desk: NarrativeDesk) -> FastAPI:
             return StreamingResponse(told, media_type=MEDIA_TYPE, headers=HEADERS)
         return JSONResponse(desk.tell(request))
 
-    @api.get("/healthz", summary="Whether narratives are told")
+    @api.get(
+        "/healthz",
+        response_model=NarrativesHealth,
+        responses=DOCUMENTED_OF_HEALTH,
+        summary="Whether narratives are told, and who writes them",
+    )
     async def healthz() -> JSONResponse:
         return JSONResponse(desk.health())
 

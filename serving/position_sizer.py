@@ -1,11 +1,11 @@
-"""One trade signal in, one size out: the model's advice through the trader's limits, in this process.
+"""Trade signals in, sizes out: the model's advice through the trader's limits, in this process.
 
-Composed of the very functions that training used. Knows nothing of Ray, HTTP, journals or files. Whatever the
-features hold and whatever the model does, the size lies in [0, cap]; where the model has no valid say, the
-rule's STANDARD stands in for it.
+Composed of the very functions that training used. Knows nothing of Ray, HTTP, journals or files. Each signal
+is sized by itself, whatever others are sized with it. Whatever the features hold and whatever the model does,
+the size lies in [0, cap]; where the model has no valid say, the rule's STANDARD stands in for it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import nan
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.guardrails import (
+    BASE_RISK,
     INVALID_ACCOUNT,
     INVALID_LIMITS,
     NONE,
@@ -21,12 +22,14 @@ from envs.guardrails import (
     STANDARD,
     TIERS,
     Account,
+    Codes,
     Limits,
     TighterLimits,
     allowed,
     bound,
     cap,
     floor_to_tier,
+    limit_rows,
 )
 from envs.observation import OBSERVATION_FIELDS
 from features.pipeline import FeaturePipeline
@@ -35,7 +38,7 @@ from market.bars import Bars
 from market.errors import DataError, first_line
 from policies.bundle import PolicyBundle
 from policies.decision import ladder
-from serving.advice import Advice, NoAdvice, advise, known_without_model, utility_of
+from serving.advice import Advice, Asked, advise, known_without_model, utilities
 from serving.limits_file import OperatorLimits
 from serving.schemas import Signal
 from signals.outcomes import Costs
@@ -81,6 +84,53 @@ def feature_row(market: Mapping[str, float] | Floats | Bars) -> Floats:
     return row
 
 
+class Fault(NamedTuple):
+    """Why a model that is served has no valid say."""
+
+    short: str
+    full: str
+
+
+NOTHING_TO_RISK: Final = Fault("nothing may be risked", "nothing may be risked")
+
+
+class Says(NamedTuple):
+    """What stands behind one size; None but for the observation where no model has a valid say."""
+
+    wanted: float | None  # before the limits
+    values: list[float] | None  # [6]
+    outside: bool | None
+    utility: float | None
+    observation: Mapping[str, float | None]
+
+
+class Asking(NamedTuple):
+    """What `PositionSizer.get_sizing_recommendation` is asked."""
+
+    signal: Signal
+    market: Mapping[str, float] | Floats | Bars
+    account: Account
+    limits: Limits | OperatorLimits
+    tighter: TighterLimits | None = None
+    win_rate_recent: float | None = None
+
+
+class _Row(NamedTuple):
+    """One signal, and what the guardrail made of it."""
+
+    asking: Asking
+    operator: OperatorLimits
+    multiplier: float
+    tier: int
+    binding: int
+    free_binding: int  # of what the model would do without limits
+    rule_tier: int
+    largest: float
+    cap_rule: int
+    legal: list[bool]
+    base_risk: float
+
+
 class PositionSizer:
     """A policy bundle behind the guardrail; without one, the rule behind the guardrail.
 
@@ -111,66 +161,149 @@ class PositionSizer:
         `win_rate_recent`: the account's average of settled winners, the training rate where absent. Raises
         DataError for features of another shape or too few bars; never for what the numbers are.
         """
-        operator = limits if isinstance(limits, OperatorLimits) else OperatorLimits.of(limits)
-        in_force = UNUSABLE if operator.limits is None else operator.limits.tightened(tighter)
-        row = feature_row(market)
-        largest, cap_rule = cap(account, in_force)
-        mask = allowed(largest, in_force)
-        advice: Advice | None = None
-        status, fault = self.status, None
-        try:
-            if self.bundle is not None:
-                if cap_rule[0] in (INVALID_ACCOUNT, INVALID_LIMITS):
-                    raise NoAdvice("nothing may be risked")
-                about = (signal, row, account, in_force, largest, mask, win_rate_recent)
-                advice = advise(self.bundle, self._policy, self._costs, *about)
-        except NoAdvice as reason:
-            status, fault = f"{self.status}{NOT_USED}{reason}", str(reason)
-        except Exception as error:  # rule-first: whatever a model does wrong, the rule answers
-            status = f"{self.status}{NOT_USED}{type(error).__name__}"
-            fault = f"{type(error).__name__}: {first_line(error)}"
-        # Three proposals in one call: what is answered, what the model would do without limits, and the rule.
-        standard = float(SIZES[STANDARD])
-        guarded = bound(
-            [standard] * 3 if advice is None else [advice.proposed, advice.wanted, standard],
-            largest,
-            cap_rule,
-            in_force,
-            snap=advice is None or self._policy.snaps,
-            out_of_distribution=[advice is not None and advice.outside, False, False],
+        return self.recommend_all([Asking(signal, market, account, limits, tighter, win_rate_recent)])[0]
+
+    def recommend_all(self, asking: Sequence[Asking]) -> list[Recommendation]:
+        """`get_sizing_recommendation` of each, to the last bit: none knows of the others."""
+        if not asking:
+            return []
+        operators = [
+            one.limits if isinstance(one.limits, OperatorLimits) else OperatorLimits.of(one.limits)
+            for one in asking
+        ]
+        limits = limit_rows(
+            [
+                UNUSABLE if operator.limits is None else operator.limits.tightened(one.tighter)
+                for operator, one in zip(operators, asking, strict=True)
+            ]
         )
-        tiers = floor_to_tier(guarded.multiplier).tolist()
-        multiplier = float(guarded.multiplier[0])
-        # A policy that is shown what is legal asks for no more: what binds its free choice has bound it.
-        binding = guarded.binding[0] if guarded.binding[0] != NONE else guarded.binding[1]
-        base_risk = 0.0 if operator.limits is None else in_force.base_risk
-        if advice is None:
-            observation = known_without_model(signal, row, account, in_force, largest, win_rate_recent)
-        else:
-            observation = dict(zip(OBSERVATION_FIELDS, advice.situation.observation[0].tolist(), strict=True))
-        rungs = ladder(None if advice is None else advice.values, mask[0], RULES[int(cap_rule[0])])
-        action = TIERS[tiers[0]]
+        account = np.array([one.account for one in asking], dtype=np.float64).T.copy()
+        largest, cap_rule = cap(account, limits)
+        asked = Asked(
+            [one.signal for one in asking],
+            np.array([feature_row(one.market) for one in asking]),
+            account,
+            limits,
+            largest,
+            allowed(largest, limits),
+            [one.win_rate_recent for one in asking],
+        )
+        faults: dict[int, Fault] = {}
+        consulted = self._consult(asked, cap_rule, faults)
+        # Three proposals each: what is answered, what the model would do without limits, and the rule.
+        count = len(asking)
+        proposals, strange = np.full((3, count), SIZES[STANDARD]), np.zeros((3, count), dtype=np.bool_)
+        snap = np.ones(count, dtype=np.bool_)
+        for rows, advice in consulted:
+            proposals[0, rows], proposals[1, rows] = advice.proposed, advice.wanted
+            strange[0, rows], snap[rows] = advice.outside, self._policy.snaps
+        guarded = bound(
+            proposals.ravel(), largest, cap_rule, limits, snap=snap, out_of_distribution=strange.ravel()
+        )
+        multiplier = guarded.multiplier[:count]
+        tier, binding = floor_to_tier(guarded.multiplier).tolist(), guarded.binding.tolist()
+        says = _by_model(consulted, multiplier) | _by_rule(asked, consulted)
+        judged = map(
+            _Row,
+            asking,
+            operators,
+            multiplier.tolist(),
+            tier[:count],
+            binding[:count],
+            binding[count : 2 * count],
+            tier[2 * count :],
+            largest.tolist(),
+            cap_rule.tolist(),
+            asked.mask.tolist(),
+            limits[:, BASE_RISK].tolist(),
+        )
+        return [self._recommendation(row, says[i], faults.get(i)) for i, row in enumerate(judged)]
+
+    def _consult(
+        self, asked: Asked, cap_rule: Codes, faults: dict[int, Fault]
+    ) -> list[tuple[list[int], Advice]]:
+        """What the model says, of which rows; why it has no valid say of the others goes into `faults`."""
+        if self.bundle is None:
+            return []
+        able = [rule not in (INVALID_ACCOUNT, INVALID_LIMITS) for rule in cap_rule.tolist()]
+        faults.update({row: NOTHING_TO_RISK for row, is_able in enumerate(able) if not is_able})
+        return self._advised(self.bundle, asked, [row for row, is_able in enumerate(able) if is_able], faults)
+
+    def _advised(
+        self, bundle: PolicyBundle, asked: Asked, rows: list[int], faults: dict[int, Fault]
+    ) -> list[tuple[list[int], Advice]]:
+        """`_consult` of these rows."""
+        if not rows:
+            return []
+        try:
+            advice = advise(bundle, self._policy, self._costs, asked.take(rows))
+        except Exception as error:  # rule-first: whatever a model does wrong, the rule answers
+            if len(rows) > 1:  # for none but the row that it is about
+                return [one for row in rows for one in self._advised(bundle, asked, [row], faults)]
+            kind = type(error).__name__
+            faults[rows[0]] = Fault(kind, f"{kind}: {first_line(error)}")
+            return []
+        unsound = {row: Fault(why, why) for row, why in zip(rows, advice.faults, strict=True) if why}
+        if not unsound:
+            return [(rows, advice)]
+        faults.update(unsound)
+        return self._advised(bundle, asked, [row for row in rows if row not in unsound], faults)
+
+    def _recommendation(self, row: _Row, says: Says, fault: Fault | None) -> Recommendation:
+        action = TIERS[row.tier]
+        status = self.status if fault is None else f"{self.status}{NOT_USED}{fault.short}"
+        base_risk = 0.0 if row.operator.limits is None else row.base_risk
         details = {
-            "symbol": signal.symbol,
-            "side": signal.side,
+            "symbol": row.asking.signal.symbol,
+            "side": row.asking.signal.side,
             "action": action,
-            "multiplier": multiplier,
-            "proposed_multiplier": None if advice is None else advice.wanted,
-            "rule_tier": TIERS[tiers[2]],
-            "rule_cap": float(largest[0]),
-            "binding_rule": RULES[int(binding)],
-            "source": "rule" if advice is None else "model",
+            "multiplier": row.multiplier,
+            "proposed_multiplier": says.wanted,
+            "rule_tier": TIERS[row.rule_tier],
+            "rule_cap": row.largest,
+            # A policy that is shown what is legal asks for no more: what binds its free choice has bound it.
+            "binding_rule": RULES[row.binding if row.binding != NONE else row.free_binding],
+            "source": "rule" if says.wanted is None else "model",
             "propensity": 1.0,  # every policy that a bundle can hold is deterministic
             "model_status": status[:LONGEST_STATUS],
-            "model_fault": fault,
+            "model_fault": None if fault is None else fault.full,
             "base_risk": base_risk,
-            "risk_fraction": multiplier * base_risk,
-            "observation": observation,
-            "ladder": [vars(rung).copy() for rung in rungs],
+            "risk_fraction": row.multiplier * base_risk,
+            "observation": says.observation,
+            "ladder": ladder(says.values, row.legal, RULES[row.cap_rule]),
             "bundle": self.digest,
-            "limits_source": operator.source,
-            "limits_digest": operator.digest,
-            "out_of_distribution": None if advice is None else advice.outside,
-            "expected_utility": None if advice is None else utility_of(multiplier, advice.situation),
+            "limits_source": row.operator.source,
+            "limits_digest": row.operator.digest,
+            "out_of_distribution": says.outside,
+            "expected_utility": says.utility,
         }
-        return Recommendation(action, multiplier, details)
+        return Recommendation(action, row.multiplier, details)
+
+
+def _by_model(consulted: list[tuple[list[int], Advice]], multiplier: Floats) -> dict[int, Says]:
+    """What the model says of each row that it was consulted on, once its size is known."""
+    says: dict[int, Says] = {}
+    for rows, advice in consulted:
+        columns = zip(
+            advice.wanted.tolist(),
+            [None] * len(rows) if advice.values is None else advice.values.tolist(),
+            advice.outside.tolist(),
+            utilities(multiplier[rows], advice.situation).tolist(),
+            (
+                dict(zip(OBSERVATION_FIELDS, row, strict=True))
+                for row in advice.situation.observation.tolist()
+            ),
+            strict=True,
+        )
+        says |= {row: Says(*each) for row, each in zip(rows, columns, strict=True)}
+    return says
+
+
+def _by_rule(asked: Asked, consulted: list[tuple[list[int], Advice]]) -> dict[int, Says]:
+    """What is known of each row that no model has a valid say of."""
+    told = {row for rows, _ in consulted for row in rows}
+    rest = [row for row in range(len(asked.signals)) if row not in told]
+    if not rest:
+        return {}
+    known = known_without_model(asked.take(rest))
+    return {row: Says(None, None, None, None, each) for row, each in zip(rest, known, strict=True)}

@@ -18,11 +18,25 @@ from serving.answers import RefusalAnswer
 LONGEST_VALUE: Final = 100
 Documented = dict[int | str, dict[str, Any]]
 DOCUMENTED: Final[Documented] = {
+    400: {"model": RefusalAnswer, "description": "the body is no text in UTF-8"},
     401: {"model": RefusalAnswer, "description": "no valid API key, where keys are configured"},
     413: {"model": RefusalAnswer, "description": "the body is larger than allowed"},
     422: {"model": RefusalAnswer, "description": "field, value and mend of what is wrong"},
     429: {"description": "too many requests are waiting: try again after Retry-After seconds"},
     503: {"model": RefusalAnswer, "description": "what must be written cannot be: nothing was decided"},
+}
+DOCUMENTED_OF_HEALTH: Final[Documented] = {status: DOCUMENTED[status] for status in (401, 429)}
+DOCUMENTED_OF_STREAMS: Final[Documented] = DOCUMENTED | {
+    409: {
+        "model": RefusalAnswer,
+        "description": "it does not follow on what the stream has seen; the mend says what does",
+    },
+}
+DOCUMENTED_OF_A_STREAM: Final[Documented] = DOCUMENTED_OF_STREAMS | {
+    404: {"model": RefusalAnswer, "description": "there is no such stream of this key"},
+}
+DOCUMENTED_OF_A_NARRATIVE: Final[Documented] = DOCUMENTED | {
+    404: {"model": RefusalAnswer, "description": "there is no decision of that id"},
 }
 DOCUMENTED_OF_SIZES: Final[Documented] = DOCUMENTED | {
     409: {"model": RefusalAnswer, "description": "it contradicts what is settled; the mend says what"},
@@ -48,14 +62,22 @@ class Conflict(InputError):
     """The request contradicts what an earlier one has settled."""
 
 
-def refusal(status: int, field: str, mend: str, *value: object) -> JSONResponse:
-    """The answer; at most one `value`, shown if it is short."""
-    return JSONResponse(error_of(field, mend, *value), status_code=status)
+class OutOfStep(Conflict):
+    """Another request has carried the stream on: `bars_seen` says how far."""
+
+    def __init__(self, field: str, value: object, mend: str, bars_seen: int) -> None:
+        super().__init__(field, value, mend)
+        self.bars_seen = bars_seen
 
 
-def error_of(field: str, mend: str, *value: object) -> dict[str, Any]:
+def refusal(status: int, field: str, mend: str, *value: object, **more: int) -> JSONResponse:
+    """The answer; at most one `value`, shown if it is short; `more` are other fields of `Refusal`."""
+    return JSONResponse(error_of(field, mend, *value, **more), status_code=status)
+
+
+def error_of(field: str, mend: str, *value: object, **more: int) -> dict[str, Any]:
     """The body of that answer."""
-    return {"error": {"field": field} | ({"value": shown(value[0])} if value else {}) | {"mend": mend}}
+    return {"error": {"field": field} | ({"value": shown(value[0])} if value else {}) | {"mend": mend} | more}
 
 
 def shown(value: object) -> object:
@@ -112,7 +134,8 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 async def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, InputError)
     status = 404 if isinstance(error, NotFound) else 409 if isinstance(error, Conflict) else 422
-    return refusal(status, error.field, error.mend, error.value)
+    more = {"bars_seen": error.bars_seen} if isinstance(error, OutOfStep) else {}
+    return refusal(status, error.field, error.mend, error.value, **more)
 
 
 async def _unavailable(request: Request, error: Exception) -> JSONResponse:
@@ -126,6 +149,8 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
         return refusal(404, "path", "docs lists what there is", request.url.path)
     if error.status_code == 405:
         return refusal(405, "method", "docs lists what there is", request.method)
+    if error.status_code == 400:
+        return refusal(400, "body", "send valid JSON in UTF-8")
     return refusal(error.status_code, "request", str(error.detail))
 
 

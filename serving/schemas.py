@@ -16,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationInfo,
     create_model,
     field_validator,
@@ -23,7 +24,7 @@ from pydantic import (
 )
 
 from envs.guardrails import Account, TighterLimits
-from features.spec import FEATURE_NAMES, WARMUP
+from features.spec import FEATURE_NAMES, FEATURES, WARMUP
 from market.bars import Bars, symbol_name
 from market.errors import DataError
 
@@ -85,7 +86,7 @@ class Signal(Strict):
     """One signal of the trader's rule. Prices are in the market's own unit."""
 
     symbol: Symbol = Field(description="the market's name; upper and lower case are the same")
-    side: Literal["long", "short"]
+    side: Literal["long", "short"] = Field(description="which way the trade would go")
     timestamp: Time = Field(
         description="when the signal is known: the close of the signal bar, ISO 8601 with a time zone"
     )
@@ -144,11 +145,18 @@ class Bar(Strict):
     timestamp: Time = Field(
         description="the bar's own timestamp, which labels its open; rising from bar to bar"
     )
-    open: Price
-    high: Price
-    low: Price
-    close: Price
-    volume: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)] = 0.0
+    open: Price = Field(description="first price")
+    high: Price = Field(description="highest price, no less than open and close")
+    low: Price = Field(description="lowest price, no more than open and close")
+    close: Price = Field(description="last price")
+    volume: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)] = Field(
+        default=0.0, description="traded volume in any unit that stays the same; absent: 0"
+    )
+
+    @field_validator("timestamp")
+    @classmethod
+    def _in_range(cls, value: datetime) -> datetime:
+        return in_range("timestamp", value)
 
 
 def bars_of(symbol: str, rows: list[Bar]) -> Bars:
@@ -170,14 +178,16 @@ Features: Final = create_model(
     "Features",
     __base__=Strict,
     __doc__=f"The {len(FEATURE_NAMES)} features at the signal bar, as POST /features gives them.",
-    **dict.fromkeys(FEATURE_NAMES, (Number, ...)),  # type: ignore[call-overload]
+    **{feature.name: (Number, Field(description=feature.formula)) for feature in FEATURES},  # type: ignore[call-overload]
 )
 
 
 class Market(Strict):
     """The market at the signal: `features`, or the `bars` to compute them from, the signal bar last."""
 
-    features: Features | None = None
+    features: Features | None = Field(
+        default=None, description="all of them at the signal bar, as POST /features gives them"
+    )
     bars: BarList | None = Field(
         default=None, description="oldest first; 1,000 or more give swing features their full memory"
     )
@@ -210,7 +220,9 @@ class AccountState(Strict):
         description="risk from entry to stop summed over open trades, fraction of equity"
     )
     daily_risk_used_pct: Share = Field(description="risk opened since 00:00 UTC, fraction of equity")
-    open_trades: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 0
+    open_trades: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = Field(
+        default=0, description="positions open now"
+    )
     win_rate_recent: Share | None = Field(
         default=None,
         description="20-signal average of settled winners, skipped ones included; absent: as in training",
@@ -221,6 +233,22 @@ class AccountState(Strict):
         return Account(
             self.equity, self.peak_equity, self.open_risk_pct, self.daily_risk_used_pct, self.open_trades
         )
+
+
+def example_bars(count: int) -> list[JsonValue]:
+    """`count` hourly bars of a made-up market, as JSON."""
+    first = datetime(2026, 1, 1, tzinfo=UTC)
+    return [
+        {
+            "timestamp": (first + timedelta(hours=hour)).isoformat(),
+            "open": 1.1,
+            "high": 1.102 + hour % 5 / 10_000,
+            "low": 1.099,
+            "close": 1.1 + hour % 7 / 10_000,
+            "volume": 100.0 + hour % 3,
+        }
+        for hour in range(count)
+    ]
 
 
 _FEATURE_EXAMPLE = dict.fromkeys(FEATURE_NAMES, 0.0) | {
@@ -268,9 +296,9 @@ class SizingRequest(Strict):
 
     model_config = ConfigDict(json_schema_extra={"examples": [SIZING_EXAMPLE]})
 
-    signal: Signal
-    market: Market
-    account: AccountState
+    signal: Signal = Field(description="what the trader's rule proposes")
+    market: Market = Field(description="the market at the signal bar: features, or the bars to compute them")
+    account: AccountState = Field(description="the account as it stands now")
     account_id: str = Field(
         default="default", pattern=ACCOUNT_ID, description="names the operator's limits file"
     )
@@ -347,22 +375,64 @@ class OutcomeReport(Strict):
 class FeaturesRequest(Strict):
     """Bars to compute features from."""
 
-    symbol: Symbol = "UNNAMED"
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"symbol": "EURUSD", "bars": example_bars(WARMUP)}]}
+    )
+
+    symbol: Symbol = Field(
+        default="UNNAMED", description="the market's name; upper and lower case are the same"
+    )
     bars: BarList = Field(description=f"oldest first, {WARMUP} to {MOST_BARS}")
+
+
+class StreamUpdate(Strict):
+    """The next bars of a stream, each of which it sees once."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"symbol": "EURUSD", "bars": example_bars(2), "seen": 0}]}
+    )
+
+    symbol: Symbol = Field(description="the market's name, the same in every update of the stream")
+    bars: Annotated[list[Bar], Field(min_length=1, max_length=MOST_BARS)] = Field(
+        description=f"closed bars, oldest first, 1 to {MOST_BARS}, that follow what the stream has seen"
+    )
+    seen: Annotated[int, Field(strict=True, ge=0, le=2**53)] = Field(
+        description="bars that the stream has seen before these: 0, then bars_seen of the last answer"
+    )
 
 
 class NarrativeRequest(Strict):
     """What to tell, and of what."""
 
     model_config = ConfigDict(
+        ser_json_inf_nan="constants",  # a client's NaN is the service's to refuse, not null
         json_schema_extra={
-            "examples": [{"kind": "trade_rationale", "decision_id": "2f6c1d0e-6b0e-4a3c-9f55-0a2f6a0f3f11"}]
-        }
+            "examples": [
+                {
+                    "kind": "performance_summary",
+                    "context": {
+                        "period": "this week",
+                        "trades": 12,
+                        "win_rate": 0.5,
+                        "mean_r": 0.1,
+                        "total_r": 1.2,
+                        "max_drawdown": 0.03,
+                        "average_multiplier": 0.8,
+                    },
+                }
+            ]
+        },
     )
 
-    kind: Literal["market_narrative", "trade_rationale", "risk_assessment", "performance_summary"]
+    kind: Literal["market_narrative", "trade_rationale", "risk_assessment", "performance_summary"] = Field(
+        description="what is told: the market, why the size is what it is, its risk, or a period's results"
+    )
     decision_id: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9-]+$")] | None = (
-        Field(default=None, description="of an answer of POST /sizing; not for a performance_summary")
+        Field(
+            default=None,
+            description="of an answer of POST /sizing; not for a performance_summary",
+            examples=["2f6c1d0e-6b0e-4a3c-9f55-0a2f6a0f3f11"],
+        )
     )
     context: Annotated[dict[str, Any], Field(max_length=MOST_CONTEXT)] | None = Field(
         default=None, description="what narratives/contexts.py lists for the kind, instead of a decision id"

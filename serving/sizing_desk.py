@@ -6,7 +6,8 @@ Knows nothing of Ray or HTTP: the arithmetic is the sizer's, the record the jour
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -22,8 +23,9 @@ from journal.records import (
     DecisionRecord,
     ReserveRecord,
     SignalRecord,
-    signal_id,
+    signal_id_of,
 )
+from journal.schema import Canonical
 from journal.store import Entry
 from market.bars import Bars, iso
 from market.errors import DataError, InputError
@@ -31,12 +33,12 @@ from policies.bundle import open_bundle
 from serving.answers import SizingAnswer
 from serving.challenger import Arm, Challenger, opened, shadow_entry
 from serving.desk import Deployed, Desk, decision_of, journaled
-from serving.limits_file import LimitsFolder
+from serving.limits_file import LimitsFolder, OperatorLimits
 from serving.outcome_report import report_outcome
-from serving.position_sizer import PositionSizer, feature_row
+from serving.position_sizer import Asking, PositionSizer, feature_row
 from serving.refusals import Conflict, NotFound, Unavailable
-from serving.reservations import Step, closed, entered, held, moved, standing, told
-from serving.schemas import OutcomeReport, Signal, SizingBatch, SizingRequest, bars_of
+from serving.reservations import Held, Step, closed, entered, held, moved, standing, told
+from serving.schemas import OutcomeReport, Reserve, Signal, SizingBatch, SizingRequest, bars_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,10 +48,44 @@ ANSWERED: Final = set(SizingAnswer.model_fields) & set(DecisionRecord.model_fiel
 NOTHING: Final = Limits(max_daily_risk=0.0, max_exposure=0.0)  # where the operator's limits are unusable
 
 
+class Case(NamedTuple):
+    """A request, and all that it is sized with."""
+
+    request: SizingRequest
+    row: Floats  # [31]
+    bars: Bars | None  # where the features came from bars
+    limits: OperatorLimits
+    sizer: PositionSizer
+    other: PositionSizer | None  # who sizes it in the shadow
+    arm: Arm | None  # which of the two the first is
+
+    def asking(self, use: ReserveRecord | None = None) -> Asking:
+        """What a sizer is asked, where the risk budget counts `use` as used."""
+        asked = self.request
+        account = entered(asked.account.account(), use)
+        return Asking(
+            asked.signal, self.row, account, self.limits, asked.limits, asked.account.win_rate_recent
+        )
+
+    def size(self, use: ReserveRecord | None) -> dict[str, Any]:
+        """The answer's details."""
+        return self.sizer.recommend_all([self.asking(use)])[0].details
+
+
 class _Sized(NamedTuple):
     """An answer, and what must be journaled before it is given."""
 
     answer: dict[str, Any]
+    entries: list[Entry]
+
+
+class _Shadowed(NamedTuple):
+    """What is still to be sized by the other arm, and where its record goes."""
+
+    decision_id: str
+    sizer: PositionSizer
+    arm: Arm
+    asking: Asking
     entries: list[Entry]
 
 
@@ -108,15 +144,18 @@ class SizingDesk(Desk):
 
     def decide(self, request: SizingRequest) -> dict[str, Any]:
         """The answer to `request`, already journaled; Unavailable where it cannot be journaled."""
-        return self._journaled(lambda: [self._size(request)], reserves=request.reserve is not None)[0]
+        return self._journaled([request], numbered=False)[0]
 
     def decide_all(self, batch: SizingBatch) -> list[dict[str, Any]]:
         """The answers to all requests, already journaled in one transaction: all of them or none.
 
         What is refused names the request by its number, from 0.
         """
-        reserves = any(request.reserve is not None for request in batch.requests)
-        return self._journaled(lambda: list(self._all(batch)), reserves=reserves)
+        return self._journaled(batch.requests, numbered=True)
+
+    def sizes(self, requests: Sequence[SizingRequest]) -> list[dict[str, Any]]:
+        """What the answers to `requests` say of their sizes; nothing is reserved and nothing journaled."""
+        return _sizes([(case.sizer, case.asking()) for case in self._cases(requests, numbered=True)])
 
     def report(self, decision_id: str, outcome: OutcomeReport) -> dict[str, Any]:
         """See `report_outcome`; what was reserved for the decision is settled, or released if unused."""
@@ -128,80 +167,69 @@ class SizingDesk(Desk):
         """The decision's reservation after `step`; see `moved`."""
         return told(moved(self.budget, decision_of(self.journal, decision_id), step))
 
-    def _all(self, batch: SizingBatch) -> Iterator[_Sized]:
-        for number, request in enumerate(batch.requests):
-            try:
-                yield self._size(request)
-            except InputError as error:
-                kind = Conflict if isinstance(error, Conflict) else DataError
-                raise kind(f"requests.{number}.{error.field}", error.value, error.mend) from error
-
-    def _journaled(self, size: Callable[[], list[_Sized]], *, reserves: bool) -> list[dict[str, Any]]:
-        """The answers of `size`, once all are journaled."""
+    def _journaled(self, requests: Sequence[SizingRequest], *, numbered: bool) -> list[dict[str, Any]]:
+        """The answers, once all are journaled."""
         try:
-            sized = size()
+            sized = self._size(requests, numbered=numbered)
             journaled(self.journal, [entry for one in sized for entry in one.entries])
         except Unavailable:
-            if not reserves:
+            if all(request.reserve is None for request in requests):
                 raise
             # The same request, sent twice, may have been journaled meanwhile: then its answer is this one's.
-            sized = size()
+            sized = self._size(requests, numbered=numbered)
             journaled(self.journal, [entry for one in sized for entry in one.entries])
         return [one.answer for one in sized]
 
-    def _size(self, request: SizingRequest) -> _Sized:
+    def _size(self, requests: Sequence[SizingRequest], *, numbered: bool) -> list[_Sized]:
         started = time.perf_counter()
-        signal, account = request.signal, request.account
-        row, bars = request.market.feature_row(), None
-        if row is None:
-            bars = bars_of(signal.symbol, request.market.bars or [])
-            if bars.time[-1] > signal.time:
-                seen = iso(int(bars.time[-1]))
-                raise DataError(
-                    "market.bars", seen, f"end at the signal bar: the signal is known at {iso(signal.time)}"
-                )
-            row = feature_row(bars)
-        limits = self.limits.of(request.account_id)
-        sizer, other, arm = self._arms(signal)
-        record = signal_record(signal, row, bars)
-        signal_digest = signal_id(record)
-
-        def size(use: ReserveRecord | None, by: PositionSizer = sizer) -> dict[str, Any]:
-            return by.get_sizing_recommendation(
-                signal,
-                row,
-                entered(account.account(), use),
-                limits,
-                tighter=request.limits,
-                win_rate_recent=account.win_rate_recent,
-            ).details
-
-        use, reservation = None, {}
-        if request.reserve is None:
-            decision_id, details = str(uuid.uuid4()), size(None)
-        else:
-            decision_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"ballast:reserve:{request.reserve.key}"))
-            if (answered := self._answered(decision_id, signal_digest, request)) is not None:
-                return _Sized(answered, [])
-            in_force = NOTHING if limits.limits is None else limits.limits.tightened(request.limits)
-            details, use, made = held(self.budget, request.account_id, request.reserve, in_force, size)
-            reservation = {"reservation": told(made)}
-        decision = DecisionRecord(
-            signal_id=signal_digest,
-            account_id=request.account_id,
-            account=AccountSnapshot(**account.model_dump()),
-            limits=limits.limits,
-            tighter=request.limits,
-            arm=arm,
-            reserve=use,
-            latency_ms=1000.0 * (time.perf_counter() - started),
-            **details,
+        cases = self._cases(requests, numbered=numbered)
+        at_once = iter(
+            _sizes([(case.sizer, case.asking()) for case in cases if case.request.reserve is None])
         )
-        entries = [record.to_entry(decision.signal_id), decision.to_entry(decision_id)]
-        if other is not None:
-            resting: Arm = "champion" if arm == "challenger" else "challenger"
-            entries.append(shadow_entry(decision_id, resting, other, lambda: size(use, other)))
-        return _Sized({"decision_id": decision_id, **details, **reservation}, entries)
+        sized: list[_Sized] = []
+        shadowed: list[_Shadowed] = []
+        for number, case in enumerate(cases):
+            signal = signal_entry(case.request.signal, case.row, case.bars)
+            use, reservation = None, {}
+            if case.request.reserve is None:
+                decision_id, details = str(uuid.uuid4()), next(at_once)
+            else:
+                decision_id = _id_of(case.request.reserve)
+                with _named(number if numbered else None):
+                    answered = self._answered(decision_id, signal[1], case.request)
+                    if answered is not None:
+                        sized.append(_Sized(answered, []))
+                        continue
+                    details, use, made = self._held(case, case.request.reserve)
+                reservation = {"reservation": told(made)}
+            latency_ms = 1000.0 * (time.perf_counter() - started)
+            entries = [signal, decision_entry(decision_id, case, signal[1], details, use, latency_ms)]
+            sized.append(_Sized({"decision_id": decision_id, **details, **reservation}, entries))
+            if case.other is not None:
+                resting: Arm = "champion" if case.arm == "challenger" else "challenger"
+                shadowed.append(_Shadowed(decision_id, case.other, resting, case.asking(use), entries))
+        _size_in_shadow(shadowed)
+        return sized
+
+    def _held(self, case: Case, reserve: Reserve) -> Held:
+        """The size that is left for the request in its account's risk budget, held there."""
+        asked, limits = case.request, case.limits.limits
+        in_force = NOTHING if limits is None else limits.tightened(asked.limits)
+        return held(self.budget, asked.account_id, reserve, in_force, case.size)
+
+    def _cases(self, requests: Sequence[SizingRequest], *, numbered: bool) -> list[Case]:
+        """All that the requests are sized with; DataError for bars that go on beyond the signal."""
+        limits: dict[str, OperatorLimits] = {}
+        cases = []
+        for number, request in enumerate(requests):
+            with _named(number if numbered else None):
+                row, bars = _market(request)
+                if request.account_id not in limits:
+                    limits[request.account_id] = self.limits.of(request.account_id)
+                cases.append(
+                    Case(request, row, bars, limits[request.account_id], *self._arms(request.signal))
+                )
+        return cases
 
     def _arms(self, signal: Signal) -> tuple[PositionSizer, PositionSizer | None, Arm | None]:
         """Who answers the signal, who sizes it in the shadow, and which of the two the first is."""
@@ -247,12 +275,94 @@ class SizingDesk(Desk):
         }
 
 
-def signal_record(signal: Signal, row: Floats, bars: Bars | None) -> SignalRecord:
+def _market(request: SizingRequest) -> tuple[Floats, Bars | None]:
+    """The features at the signal bar, float64[31], and the bars where they came from bars.
+
+    DataError for bars that go on beyond the signal.
+    """
+    row, signal = request.market.feature_row(), request.signal
+    if row is not None:
+        return row, None
+    bars = bars_of(signal.symbol, request.market.bars or [])
+    if bars.time[-1] > signal.time:
+        seen = iso(int(bars.time[-1]))
+        raise DataError(
+            "market.bars", seen, f"end at the signal bar: the signal is known at {iso(signal.time)}"
+        )
+    return feature_row(bars), bars
+
+
+def _sizes(asked: Sequence[tuple[PositionSizer, Asking]]) -> list[dict[str, Any]]:
+    """What each sizer answers to what it is asked, in the order given."""
+    details: dict[int, dict[str, Any]] = {}
+    for sizer in dict.fromkeys(sizer for sizer, _ in asked):
+        numbers = [number for number, (by, _) in enumerate(asked) if by is sizer]
+        answers = sizer.recommend_all([asked[number][1] for number in numbers])
+        details |= {number: answer.details for number, answer in zip(numbers, answers, strict=True)}
+    return [details[number] for number in range(len(asked))]
+
+
+def _size_in_shadow(shadowed: Sequence[_Shadowed]) -> None:
+    """Add the record of what the other arm would have answered to each; whatever goes wrong is recorded."""
+    sizes: list[dict[str, Any] | Exception]
+    try:
+        sizes = [*_sizes([(one.sizer, one.asking) for one in shadowed])]
+    except Exception as error:
+        sizes = [error] * len(shadowed)
+    for one, size in zip(shadowed, sizes, strict=True):
+        one.entries.append(shadow_entry(one.decision_id, one.arm, one.sizer, size))
+
+
+def _id_of(reserve: Reserve) -> str:
+    """The one decision id of a reservation's key."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"ballast:reserve:{reserve.key}"))
+
+
+@contextmanager
+def _named(number: int | None) -> Iterator[None]:
+    """Have what is refused named by the request's number within a batch."""
+    try:
+        yield
+    except InputError as error:
+        if number is None:
+            raise
+        kind = Conflict if isinstance(error, Conflict) else DataError
+        raise kind(f"requests.{number}.{error.field}", error.value, error.mend) from error
+
+
+def signal_entry(signal: Signal, row: Floats, bars: Bars | None) -> tuple[str, str, Canonical]:
     """What is journaled of `signal` and its features float64[31]; `bars` where they came from bars."""
-    return SignalRecord(
-        time=signal.time,
-        features=dict(zip(FEATURE_NAMES, row.tolist(), strict=True)),
-        feature_fingerprint=fingerprint(),
-        bars=None if bars is None else BarsSeen(count=len(bars), digest=bars.digest()),
-        **signal.model_dump(exclude={"timestamp"}),
-    )
+    seen = None if bars is None else BarsSeen(count=len(bars), digest=bars.digest()).model_dump(mode="json")
+    plain = {
+        "time": signal.time,
+        "features": dict(zip(FEATURE_NAMES, row.tolist(), strict=True)),
+        "feature_fingerprint": fingerprint(),
+        "bars": seen,
+        **{name: value for name, value in vars(signal).items() if name != "timestamp"},
+    }
+    kind, _, text = SignalRecord.plain_entry("", plain)
+    return kind, signal_id_of(text), text
+
+
+def decision_entry(
+    decision_id: str,
+    case: Case,
+    signal: str,
+    details: Mapping[str, Any],
+    use: ReserveRecord | None,
+    latency_ms: float,
+) -> Entry:
+    """What is journaled of a decision about the signal of that id."""
+    asked, limits = case.request, case.limits.limits
+    plain = {
+        "signal_id": signal,
+        "account_id": asked.account_id,
+        "account": vars(asked.account),
+        "limits": None if limits is None else vars(limits),
+        "tighter": None if asked.limits is None else vars(asked.limits),
+        "arm": case.arm,
+        "reserve": None if use is None else vars(use),
+        "latency_ms": latency_ms,
+        **details,
+    }
+    return DecisionRecord.plain_entry(decision_id, plain)

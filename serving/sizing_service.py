@@ -14,15 +14,28 @@ from ray import serve
 
 from features.kernel import warm
 from mlops.registry import ModelVersion, read_export
-from serving.answers import BatchAnswer, OutcomeAnswer, ReservationAnswer, SizingAnswer
+from serving import documents
+from serving.answers import (
+    BatchAnswer,
+    ModelAnswer,
+    OutcomeAnswer,
+    ReservationAnswer,
+    SizingAnswer,
+    SizingHealth,
+)
 from serving.guard import Guard
-from serving.refusals import DOCUMENTED_OF_A_DECISION, DOCUMENTED_OF_SIZES, install
+from serving.refusals import DOCUMENTED_OF_A_DECISION, DOCUMENTED_OF_HEALTH, DOCUMENTED_OF_SIZES, install
 from serving.reservations import Step
 from serving.schemas import OutcomeReport, SizingBatch, SizingRequest
 from serving.sizing_desk import SizingDesk
 
 DecisionId = Annotated[
-    str, PathParameter(pattern=r"^[A-Za-z0-9-]{1,64}$", description="of an answer of POST /")
+    str,
+    PathParameter(
+        pattern=r"^[A-Za-z0-9-]{1,64}$",
+        description="of an answer of POST /",
+        examples=["2f6c1d0e-6b0e-4a3c-9f55-0a2f6a0f3f11"],
+    ),
 ]
 VERSIONS = TypeAdapter(list[ModelVersion])
 LARGEST_BATCH_BODY: Final = 2_097_152  # bytes: 1,024 requests with features of 17 digits each
@@ -36,6 +49,7 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
         description="How large a position may be, and which rule says so.",
     )
     install(api)
+    documents.install(api)
     api.add_middleware(
         Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas, largest_body=LARGEST_BATCH_BODY
     )
@@ -69,16 +83,29 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
         responses=DOCUMENTED_OF_A_DECISION,
         summary="Commit a reserved trade, settle it when it is closed, or release it unused",
     )
-    def reservation(decision_id: DecisionId, step: Step) -> JSONResponse:
+    def reservation(
+        decision_id: DecisionId,
+        step: Annotated[Step, PathParameter(description="what became of the reserved trade")],
+    ) -> JSONResponse:
         return JSONResponse(desk.reserved(decision_id, step))
 
-    @api.get("/models", summary="All registered versions, oldest first")
+    @api.get(
+        "/models",
+        response_model=list[ModelAnswer],
+        responses=DOCUMENTED_OF_HEALTH,
+        summary="All registered versions, oldest first",
+    )
     def models() -> JSONResponse:
         return JSONResponse(
             VERSIONS.dump_python(read_export(desk.home), mode="json", exclude={"__all__": {"path"}})
         )
 
-    @api.get("/healthz", summary="Which bundle answers")
+    @api.get(
+        "/healthz",
+        response_model=SizingHealth,
+        responses=DOCUMENTED_OF_HEALTH,
+        summary="Which bundle answers",
+    )
     async def healthz() -> JSONResponse:
         return JSONResponse(desk.health())
 

@@ -5,8 +5,10 @@ Knows nothing of outcomes or of the account: the account's own fields join them 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Self
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -26,6 +28,7 @@ SIGNAL_FIELDS = (
 POOLED = "*"
 QUANTILES = 101
 FEWEST_ROWS = 50
+ATR_RATIO, TREND_STRENGTH, MOM_20 = map(index, ("atr_ratio", "trend_strength", "mom_20"))
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,21 @@ class VolatilityRanks:
                 groups[name] = rows
         return cls({name: np.quantile(rows, shares) for name, rows in groups.items()})
 
-    def rank(self, symbol: str, atr_ratio: FloatArray) -> FloatArray:
-        """Share of training rows below atr_ratio float64[N], in [0, 1]; NaN stays NaN."""
-        values = self.quantiles.get(symbol, self.quantiles[POOLED])
-        return np.interp(atr_ratio, values, np.linspace(0.0, 1.0, values.size))
+    def rank(self, symbol: str | Sequence[str], atr_ratio: FloatArray) -> FloatArray:
+        """Share of training rows below atr_ratio float64[N], in [0, 1]; NaN stays NaN.
+
+        `symbol`: of all rows, or N of them.
+        """
+        if isinstance(symbol, str):
+            values = self.quantiles.get(symbol, self.quantiles[POOLED])
+            return np.interp(atr_ratio, values, _shares(values.size))
+        rows: dict[str, list[int]] = {}
+        for row, name in enumerate(symbol):
+            rows.setdefault(name, []).append(row)
+        ranks = np.empty(len(atr_ratio))
+        for name, own in rows.items():
+            ranks[own] = self.rank(name, atr_ratio[own])
+        return ranks
 
     def to_dict(self) -> dict[str, list[float]]:
         """Plain lists, for JSON."""
@@ -89,7 +103,7 @@ class VolatilityRanks:
 
 
 def signal_fields(
-    symbol: str,
+    symbol: str | Sequence[str],
     features: FloatArray,
     side: npt.NDArray[np.integer],
     close: FloatArray,
@@ -99,7 +113,7 @@ def signal_fields(
     confidence: FloatArray,
     ranks: VolatilityRanks,
 ) -> FloatArray:
-    """SIGNAL_FIELDS of N signals of one symbol, float64[N, 6], each within [-1, 1].
+    """SIGNAL_FIELDS of N signals of one symbol, or of N, float64[N, 6], each within [-1, 1].
 
     `features` float64[N, 31] are the rows of the signal bars; prices are in the market's unit, `confidence`
     in [0, 1]; a NaN feature gives a NaN field. trend_strength is feature 29 (Kaufman's efficiency ratio);
@@ -107,17 +121,43 @@ def signal_fields(
     entry_quality the way the close has gone from the rule's level towards the target, in ATR14 (0 on a market
     without range); risk_reward_ratio the planned target over the planned stop distance, less 2.
     """
-    atr_ratio = features[:, index("atr_ratio")]
-    atr = atr_ratio * close
-    progress = np.asarray(side * (close - level), dtype=np.float64)
-    moved = np.divide(progress, atr, out=np.zeros_like(progress), where=atr != 0)
-    planned = np.abs(take_profit - close) / np.abs(close - stop)
-    fields = (
-        features[:, index("trend_strength")],
-        ranks.rank(symbol, atr_ratio),
-        np.tanh(features[:, index("mom_20")]) * side,
-        confidence,
-        np.clip(moved, -1.0, 1.0),
-        np.clip(planned - 2.0, -1.0, 1.0),
-    )
-    return np.ascontiguousarray(np.stack(fields, axis=1), dtype=np.float64)
+    atr_ratio = np.ascontiguousarray(features[:, ATR_RATIO])
+    fields = np.empty((len(features), len(SIGNAL_FIELDS)))
+    fields[:, 0] = features[:, TREND_STRENGTH]
+    fields[:, 1] = ranks.rank(symbol, atr_ratio)
+    fields[:, 2] = np.tanh(features[:, MOM_20]) * side
+    fields[:, 3] = confidence
+    _plan(fields, atr_ratio, side, close, level, stop, take_profit)
+    return fields
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _plan(
+    fields: FloatArray,
+    atr_ratio: FloatArray,
+    side: npt.NDArray[np.integer],
+    close: FloatArray,
+    level: FloatArray,
+    stop: FloatArray,
+    take_profit: FloatArray,
+) -> None:
+    """Fill in entry_quality and risk_reward_ratio."""
+    for i in range(len(fields)):
+        atr = atr_ratio[i] * close[i]
+        moved = side[i] * (close[i] - level[i]) / atr if atr != 0.0 else 0.0
+        planned = abs(take_profit[i] - close[i]) / abs(close[i] - stop[i])
+        fields[i, 4] = _within(moved)
+        fields[i, 5] = _within(planned - 2.0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _within(value: float) -> float:
+    """`value` held within [-1, 1]; NaN stays NaN."""
+    return 1.0 if value > 1.0 else -1.0 if value < -1.0 else value
+
+
+@cache
+def _shares(count: int) -> FloatArray:
+    shares = np.linspace(0.0, 1.0, count)
+    shares.setflags(write=False)
+    return shares

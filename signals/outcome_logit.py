@@ -7,6 +7,7 @@ regularisation, s the shrinkage of the logits towards the base rates, N rows, T 
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -42,7 +43,7 @@ class Scaling(NamedTuple):
 
     def terms(self, x: FloatArray) -> FloatArray:
         """The terms float64[N, T]: the six fields, their squares and products, each standardised."""
-        return (_expanded(x, self.center, self.scale) - self.term_center) / self.term_scale
+        return _standardised(_expanded(x, self.center, self.scale), self.term_center, self.term_scale)
 
 
 class Logit(NamedTuple):
@@ -80,22 +81,85 @@ def fit_logits(
     return fitted
 
 
-def log_softmax(logits: FloatArray) -> FloatArray:
-    """Log probabilities float64[N, K] of logits float64[N, K]."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    normalised: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return normalised
+def log_softmax(logits: FloatArray, ends: IntArray | None = None) -> FloatArray:
+    """Log probabilities float64[N, K] of logits float64[N, K].
+
+    Several questions may stand side by side: `ends` int64[Q] says before which column each of them ends.
+    """
+    ends = np.array([logits.shape[1]]) if ends is None else ends
+    centred = _centred(logits, ends)
+    return _normalised(centred, np.log(_sums(np.exp(centred), ends)), ends)
 
 
-def shrunk(log_probability: FloatArray, base: FloatArray, shrink: float) -> FloatArray:
+def shrunk(
+    log_probability: FloatArray, base: FloatArray, shrink: float | FloatArray, ends: IntArray | None = None
+) -> FloatArray:
     """Log probabilities float64[N, K] moved in logits: s of the way from the base rates float64[K] to what
-    was given."""
-    return log_softmax(base + shrink * (log_probability - base))
+    was given. `shrink` may differ by column, float64[K]; `ends` as in `log_softmax`."""
+    return log_softmax(base + shrink * (log_probability - base), ends)
 
 
+@numba.njit(cache=True, nogil=True)
+def _centred(logits: FloatArray, ends: IntArray) -> FloatArray:
+    """Logits less the largest of their question."""
+    result = np.empty(logits.shape)
+    for row in range(len(logits)):
+        first = 0
+        for end in ends:
+            largest = logits[row, first]
+            for column in range(first + 1, end):
+                largest = np.maximum(largest, logits[row, column])  # NaN, where there is one
+            for column in range(first, end):
+                result[row, column] = logits[row, column] - largest
+            first = end
+    return result
+
+
+@numba.njit(cache=True, nogil=True)
+def _sums(values: FloatArray, ends: IntArray) -> FloatArray:
+    """The sum of each question's columns, float64[N, Q]."""
+    result = np.zeros((len(values), len(ends)))
+    for row in range(len(values)):
+        first = 0
+        for question, end in enumerate(ends):
+            for column in range(first, end):
+                result[row, question] += values[row, column]
+            first = end
+    return result
+
+
+@numba.njit(cache=True, nogil=True)
+def _normalised(centred: FloatArray, own: FloatArray, ends: IntArray) -> FloatArray:
+    """All columns of a question less what is its own, float64[N, Q]."""
+    result = np.empty(centred.shape)
+    for row in range(len(centred)):
+        first = 0
+        for question, end in enumerate(ends):
+            for column in range(first, end):
+                result[row, column] = centred[row, column] - own[row, question]
+            first = end
+    return result
+
+
+@numba.njit(cache=True, nogil=True)
 def _expanded(x: FloatArray, center: FloatArray, scale: FloatArray) -> FloatArray:
-    z = np.clip((x - center) / scale, -FARTHEST, FARTHEST)
-    return np.concatenate((z, z[:, _LEFT] * z[:, _RIGHT]), axis=1)
+    width = x.shape[1]
+    result = np.empty((len(x), width + len(_LEFT)))
+    for row in range(len(x)):
+        for column in range(width):
+            z = (x[row, column] - center[column]) / scale[column]
+            result[row, column] = FARTHEST if z > FARTHEST else -FARTHEST if z < -FARTHEST else z
+        for term in range(len(_LEFT)):
+            result[row, width + term] = result[row, _LEFT[term]] * result[row, _RIGHT[term]]
+    return result
+
+
+@numba.njit(cache=True, nogil=True)
+def _standardised(raw: FloatArray, center: FloatArray, scale: FloatArray) -> FloatArray:
+    for row in range(len(raw)):
+        for term in range(raw.shape[1]):
+            raw[row, term] = (raw[row, term] - center[term]) / scale[term]
+    return raw
 
 
 def _deviation(values: FloatArray) -> FloatArray:

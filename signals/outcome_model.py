@@ -13,6 +13,7 @@ in R, C scikit-learn's inverse regularisation, N rows, J bins (losses first), T 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -25,7 +26,8 @@ from signals.fields import SIGNAL_FIELDS
 from signals.outcome_bins import bin_edges, bins_of
 from signals.outcome_choice import choose
 from signals.outcome_logit import TERMS, Folds, Scaling, fit_logits, log_softmax, shrunk
-from signals.outcome_trees import grow, log_probability, restored
+from signals.outcome_trees import grow, restored
+from signals.outcome_trees import logits as tree_logits
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -148,19 +150,29 @@ class OutcomeModel:
         for shapes."""
         if x.ndim != 2 or x.shape[1] != self.center.size:
             raise DataError("fields shape", x.shape, f"give N rows of {self.center.size} fields")
-        scaling = Scaling(self.center, self.scale, self.term_center, self.term_scale)
-        logits = scaling.terms(x) @ self.coefficient + self.intercept
-        losses = _losses(self.edges)
-        parts = (slice(0, 2), slice(2, 2 + losses), slice(2 + losses, None))
-        side, loss, win = (
-            shrunk(
-                log_softmax(logits[:, part]) if trees is None else log_probability(trees, x),
-                self.base[part],
-                float(shrink),
-            )
-            for part, trees, shrink in zip(parts, self.trees, self.shrink, strict=True)
-        )
-        return np.exp(np.concatenate((loss + side[:, :1], win + side[:, 1:]), axis=1))
+        # One row at a time: a product of many may add up in another order for every number of rows.
+        logits = np.matmul(self._scaling.terms(x)[:, None], self.coefficient)[:, 0] + self.intercept
+        ends, parts, shrinkage = self._stages
+        for part, trees in zip(parts, self.trees, strict=True):
+            if trees is not None:
+                logits[:, part] = tree_logits(trees, x)
+        told = shrunk(log_softmax(logits, ends), self.base, shrinkage, ends)
+        joint, losses = told[:, 2:], parts[1].stop - 2
+        joint[:, :losses] += told[:, :1]
+        joint[:, losses:] += told[:, 1:2]
+        return np.exp(joint)
+
+    @cached_property
+    def _scaling(self) -> Scaling:
+        return Scaling(self.center, self.scale, self.term_center, self.term_scale)
+
+    @cached_property
+    def _stages(self) -> tuple[IntArray, tuple[slice, ...], FloatArray]:
+        """Before which of the K columns each of STAGES ends, which are its own, and the shrinkage of each."""
+        losses, bins = _losses(self.edges), self.edges.size + 1
+        counts = (2, losses, bins - losses)
+        parts = (slice(0, 2), slice(2, 2 + losses), slice(2 + losses, 2 + bins))
+        return np.cumsum(counts), parts, np.repeat(self.shrink, counts)
 
     def win_probability(self, x: FloatArray) -> FloatArray:
         """P(r > 0) float64[N] of x float64[N, 6]."""

@@ -42,12 +42,17 @@ def grow(x: FloatArray, classes: IntArray, base: FloatArray, rounds: Sequence[in
 
 def log_probability(trees: BoostedTrees, x: FloatArray) -> FloatArray:
     """Log probabilities float64[N, K] of fields x float64[N, 6]; a row with NaN gives NaN."""
+    return log_softmax(logits(trees, x))
+
+
+def logits(trees: BoostedTrees, x: FloatArray) -> FloatArray:
+    """What `log_probability` is the softmax of, float64[N, K]."""
     scores = trees.scores(x)
     if scores.shape[1] == 1:
         # Two classes come as one column of log odds; half of it on either side is the same softmax.
         scores = np.concatenate((-scores, scores), axis=1) / 2.0
     scores[np.isnan(x).any(axis=1)] = np.nan
-    return log_softmax(scores)
+    return scores
 
 
 def restored(arrays: Mapping[str, npt.NDArray[Any]], classes: int, rounds: int) -> BoostedTrees:

@@ -66,12 +66,20 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side (`-n 2`) a file's tests stay together, but one with a timeout of its own is long: it goes
-    alone and early, so that in the end no process waits for another."""
-    long = {item for item in items if item.get_closest_marker("timeout")}
+    """Side by side (`-n 2`) a file's tests stay together, but a long one goes alone. What takes most time
+    goes first, so that in the end no process waits for another."""
+
+    def place(item: pytest.Item) -> tuple[bool, ...]:
+        patient = item.get_closest_marker("timeout") is not None
+        return (not _is_long(item), not patient, not item.path.name.startswith("test_tuning"))
+
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if item in long else item.path.name))
-    items.sort(key=lambda item: item not in long)
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if _is_long(item) else item.path.name))
+    items.sort(key=place)
+
+
+def _is_long(item: pytest.Item) -> bool:
+    return item.get_closest_marker("long") is not None
 
 
 @pytest.fixture(autouse=True)

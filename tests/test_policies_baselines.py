@@ -119,19 +119,13 @@ def test_ties_go_to_the_smaller_size() -> None:
 
 
 def test_a_ladder_says_what_blocks_each_rung() -> None:
-    mask = allowed(np.array([0.6]), Limits())[0]
-    rungs = ladder(np.arange(6.0), mask, "max_exposure")
-    assert [rung.blocked_by for rung in rungs] == [
-        None,
-        None,
-        None,
-        "max_exposure",
-        "max_exposure",
-        "max_exposure",
-    ]
-    assert ladder(None, mask, "max_exposure")[2].value is None
-    vetoless = ladder(None, allowed(np.array([0.6]), Limits(allow_skip=False))[0], "max_exposure")
-    assert vetoless[0].blocked_by == "skip_not_allowed"
+    legal = allowed(np.array([0.6]), Limits())[0].tolist()
+    rungs = ladder(np.arange(6.0).tolist(), legal, "max_exposure")
+    assert [rung["blocked_by"] for rung in rungs] == [*3 * [None], *3 * ["max_exposure"]]
+    assert [rung["value"] for rung in rungs] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert ladder(None, legal, "max_exposure")[2]["value"] is None
+    vetoless = allowed(np.array([0.6]), Limits(allow_skip=False))[0].tolist()
+    assert ladder(None, vetoless, "max_exposure")[0]["blocked_by"] == "skip_not_allowed"
 
 
 def test_fixed_size_is_the_rule() -> None:

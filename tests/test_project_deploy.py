@@ -43,6 +43,7 @@ SITE = Path(ray.__file__).parents[1]
 READERS = {
     "BALLAST_HOME": ROOT / "market/home.py",
     "BALLAST_JOURNAL": ROOT / "journal/location.py",
+    "BALLAST_STREAMS": ROOT / "serving/stream_store.py",
     "BALLAST_API_KEYS_SHA256": ROOT / "serving/keys.py",
     "MLFLOW_DISABLE_TELEMETRY": SITE / "mlflow/environment_variables.py",
     "RAY_AUTH_MODE": SITE / "ray/_private/authentication/authentication_token_setup.py",

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -11,6 +12,8 @@ from evaluation.lookahead import analyse
 from features.spec import WARMUP
 from market.sources import load
 from signals.rules import Rule, checked, rule_names
+from tests.serving_bundles import bar_rows
+from tests.serving_client import Here, three_applications
 from tests.test_project_tree import ROOT
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -55,6 +58,25 @@ def test_the_budget_page_spends_what_it_says(tmp_path: Path) -> None:
 
 def test_the_narratives_page_tells_a_period() -> None:
     assert "12 trades were closed" in run("narratives.md", {})["narrative"].text
+
+
+def test_the_client_page_goes_from_a_size_to_its_outcome_and_along_a_stream(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Here(three_applications(home))
+    monkeypatch.setattr(
+        httpx.HTTPTransport, "handle_request", lambda _, request: here.handle_request(request)
+    )
+    bars = bar_rows(153)
+    names = run("client.md", {"bars": bars[:150]})
+    assert names["size"].reservation.key == "EURUSD-2026-01-05T14"
+    assert "EURUSD" in names["reason"]
+    assert names["found"].bars_seen == 150
+    with names["BallastClient"]() as ballast:
+        again = names["carry_on"](ballast, "EURUSD-1h", "EURUSD", bars[:150])
+        assert again == names["found"]
+        longer = names["carry_on"](ballast, "EURUSD-1h", "EURUSD", bars)
+    assert longer.bars_seen == 153
 
 
 def test_the_data_page_names_every_built_in_rule() -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.test_project_tree import PACKAGES, ROOT
 
 CORE = ("market", "features", "signals", "envs", "policies", "journal", "narratives", "mlops", "evaluation")
-CORE_OF_SERVING = ("serving.position_sizer",)
+CORE_OF_SERVING = ("serving.position_sizer", "serving.client")
 NEEDS_RAY = {"policies.modules"}
 
 

@@ -1,17 +1,21 @@
 """Many signals sized in one request: the same sizes, one transaction, all or none."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import event
 
 from features.spec import FEATURE_NAMES
-from journal.records import DecisionRecord
+from journal.records import PAYLOADS, DecisionRecord, SignalRecord, signal_id
+from journal.schema import canonical
+from market.errors import InputError
 from serving.answers import BatchAnswer
-from serving.schemas import MOST_REQUESTS
-from serving.sizing_desk import SizingDesk
+from serving.schemas import MOST_REQUESTS, SizingRequest
+from serving.sizing_desk import SizingDesk, signal_entry
 from serving.sizing_service import LARGEST_BATCH_BODY, sizing_api
 from tests.serving_bundles import bar_rows, request, saved
 from tests.serving_client import ask
@@ -100,3 +104,40 @@ def test_the_batch_is_documented_with_its_cap(home: Path) -> None:
     assert {"200", "401", "413", "422", "429"} <= document["paths"]["/batch"]["post"]["responses"].keys()
     listed = document["components"]["schemas"]["SizingBatch"]["properties"]["requests"]
     assert (listed["minItems"], listed["maxItems"]) == (1, MOST_REQUESTS)
+
+
+def test_what_is_journaled_is_what_the_typed_records_would_have_written(home: Path) -> None:
+    (home / "limits").mkdir()
+    (home / "limits" / "broken.json").write_text("{")
+    desk = sizing_desk(home, saved(home, seed=3))
+    body = [
+        request(),
+        request(limits={"rule_cap": 0.6, "max_open_trades": 3}, account={"win_rate_recent": 0.5}),
+        request(signal={"entry": None, "strategy_id": "a", "side": "short", "stop": 1.2, "take_profit": 1.0}),
+        request(market={"features": None, "bars": bar_rows(120)}, account={"equity": 100_000}),
+        request(account_id="broken"),
+        request(reserve={"key": "one", "seconds": 5}),
+        request(market={"features": {"mom_5": 1e300}}),
+    ]
+    answer = ask(sizing_api(desk), "POST", "/batch", json={"requests": body})
+    assert answer.status_code == 200, answer.text
+    records = list(journal(home).read())
+    assert Counter(record.kind for record in records) == {"signal": 4, "decision": len(body)}
+    for record in records:
+        payload = PAYLOADS[record.kind].of(record)
+        assert canonical(payload.model_dump(mode="json")) == record.text
+        if isinstance(payload, SignalRecord):
+            assert signal_id(payload) == record.record_id
+
+
+def test_an_entry_of_plain_json_refuses_what_its_record_would(home: Path) -> None:
+    _, _, text = signal_entry(SizingRequest.model_validate(request()).signal, np.zeros(31), None)
+    plain = json.loads(text)
+    assert SignalRecord.plain_entry("s", plain) == ("signal", "s", text)
+    with pytest.raises(InputError, match=r"payload\.price: got nan; give a finite number"):
+        SignalRecord.plain_entry("s", plain | {"price": float("nan")})
+    with pytest.raises(InputError, match=r"payload\.features\.mom_5: got inf"):
+        SignalRecord.plain_entry("s", plain | {"features": plain["features"] | {"mom_5": float("inf")}})
+    for other in (plain | {"more": 1}, {name: plain[name] for name in plain if name != "stop"}):
+        with pytest.raises(ValueError, match="signal: other fields"):
+            SignalRecord.plain_entry("s", other)

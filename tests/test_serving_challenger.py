@@ -94,7 +94,7 @@ def test_a_challenger_that_fails_is_recorded_and_touches_no_answer(
     def fails(*_: object, **__: object) -> None:
         raise MemoryError("no room\nfor it")
 
-    monkeypatch.setattr(desk.challenger.sizer, "get_sizing_recommendation", fails)
+    monkeypatch.setattr(desk.challenger.sizer, "recommend_all", fails)
     answer, _, shadow = sized(desk)
     assert answer["multiplier"] == 1.5
     assert (shadow.multiplier, shadow.model_fault) == (None, "MemoryError: no room")

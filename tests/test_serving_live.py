@@ -15,7 +15,9 @@ import cli.registry
 from features.spec import FEATURE_NAMES
 from mlops.registry import Registry
 from policies.bundle import BundleError
+from serving.client import BallastClient, Refused
 from serving.launch import Server, processes_of, start
+from serving.schemas import FeaturesRequest, NarrativeRequest, SizingRequest, StreamUpdate
 from tests.serving_bundles import bar_rows, request, saved
 
 pytestmark = pytest.mark.timeout(400)
@@ -90,6 +92,28 @@ def test_documents_and_health_are_served(client: httpx.Client) -> None:
         assert client.get(f"/{name}/docs").status_code == 200
         document = client.get(f"/{name}/openapi.json").json()
         assert document["servers"] == [{"url": f"/{name}"}]
+
+
+def test_a_stream_is_carried_on_by_whichever_replica_is_asked(server: Server) -> None:
+    rows = bar_rows(130)
+    replicas, seen = set(), 0
+    while seen < 130:
+        bars = rows[:110] if seen == 0 else rows[seen : seen + 1]
+        update = StreamUpdate.model_validate({"symbol": "EURUSD", "bars": bars, "seen": seen})
+        with BallastClient(server.url) as loop:  # a connection may stay with its replica
+            streamed = loop.feed_stream("a", update)
+            replicas.add(loop.features_health().replica)
+        seen = streamed.bars_seen
+    assert len(replicas) == 2
+    with BallastClient(server.url) as loop:
+        whole = loop.features(FeaturesRequest.model_validate({"symbol": "EURUSD", "bars": rows}))
+        assert streamed.features == whole.features
+        loop.drop_stream("a")
+        size = loop.size(SizingRequest.model_validate(request()))
+        story = NarrativeRequest(kind="trade_rationale", decision_id=size.decision_id)
+        assert "EURUSD" in loop.narrate(story).text
+        with pytest.raises(Refused, match="no such stream"):
+            loop.stream("a")
 
 
 def nan(body: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from mlops.versions import ModelVersion, write_export
 from narratives.chooser import Chooser
 from narratives.narrator import Narrator
 from serving.answers import FeaturesAnswer, NarrativeAnswer, SizingAnswer
-from serving.desk import Desk
+from serving.feature_desk import FeatureDesk
 from serving.feature_service import feature_api
 from serving.limits_file import LimitsFolder
 from serving.narrative_desk import NarrativeDesk
@@ -285,7 +285,7 @@ def test_models_come_from_the_registrys_export(home: Path) -> None:
 
 
 def test_features_are_those_of_the_pipeline(home: Path) -> None:
-    desk = Desk("features")
+    desk = FeatureDesk()
     desk.deploy({"home": str(home)})
     rows = bar_rows(140)
     answer = ask(
@@ -302,7 +302,7 @@ def test_features_are_those_of_the_pipeline(home: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 100])
 def test_too_few_bars_name_the_number(home: Path, count: int) -> None:
-    desk = Desk("features")
+    desk = FeatureDesk()
     desk.deploy({"home": str(home)})
     answer = ask(feature_api(desk), "POST", "/", json={"bars": bar_rows(count)})
     assert answer.status_code == 422
@@ -437,7 +437,7 @@ def test_unknown_decision_is_not_found_with_and_without_a_journal(home: Path) ->
 
 
 def test_every_application_documents_its_requests_answers_and_refusals(home: Path) -> None:
-    desks = sizing_desk(home), Desk("features"), NarrativeDesk()
+    desks = sizing_desk(home), FeatureDesk(), NarrativeDesk()
     apis = sizing_api(desks[0]), feature_api(desks[1]), narrative_api(desks[2])
     for api in apis:
         document = ask(api, "GET", "/openapi.json").json()
@@ -446,7 +446,7 @@ def test_every_application_documents_its_requests_answers_and_refusals(home: Pat
 
 
 def test_the_documents_page_needs_no_network(home: Path) -> None:
-    for api in (sizing_api(sizing_desk(home)), feature_api(Desk("features")), narrative_api(NarrativeDesk())):
+    for api in (sizing_api(sizing_desk(home)), feature_api(FeatureDesk()), narrative_api(NarrativeDesk())):
         page = ask(api, "GET", "/docs", root="/mounted").text
         places = re.findall(r'(?:src|href)="([^"]*)"', page)
         assert len(places) >= 3
@@ -457,7 +457,7 @@ def test_the_documents_page_needs_no_network(home: Path) -> None:
 
 def test_keys_guard_every_application(home: Path) -> None:
     (home / "keys.json").write_text(json.dumps({"keys": [{"name": "a", "sha256": "0" * 64}]}))
-    narrator, features = NarrativeDesk(), Desk("features")
+    narrator, features = NarrativeDesk(), FeatureDesk()
     for desk in (narrator, features):
         desk.deploy({"home": str(home)})
     for api in (sizing_api(sizing_desk(home)), feature_api(features), narrative_api(narrator)):

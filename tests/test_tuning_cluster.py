@@ -37,6 +37,7 @@ print(json.dumps([found, [path.name for path in Path("home").iterdir()]]))
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_folder_that_another_node_does_not_see_is_refused_by_the_nodes_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -18,14 +18,17 @@ from tuning.jobs import client, submit, wait
 
 # A head in a process of its own, all of whose processes end with it; `ray stop` would end everybody's. The
 # agent that starts jobs gets a port of its own: left alone it wants the same in every cluster of a machine,
-# and where another has it no job ever starts. `ray start` has an option for it, `ray.init` none.
+# and where another has it no job ever starts. `ray start` has an option for it, `ray.init` none. Its folder
+# says where it is: where a machine has several clusters, a job is sent to the one that is named there.
 HEAD = """
 import functools, sys, ray
 from ray._private.parameter import RayParams
+from ray._private.utils import write_ray_address
 folder, port, agent_port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 RayParams.__init__ = functools.partialmethod(RayParams.__init__, dashboard_agent_listen_port=agent_port)
-ray.init(address="local", num_cpus=2, object_store_memory=80_000_000, include_dashboard=True,
-         dashboard_host="127.0.0.1", dashboard_port=port, log_to_driver=False, _temp_dir=folder)
+head = ray.init(address="local", num_cpus=2, object_store_memory=80_000_000, include_dashboard=True,
+                dashboard_host="127.0.0.1", dashboard_port=port, log_to_driver=False, _temp_dir=folder)
+write_ray_address(head.address_info["address"], folder)
 print("up", flush=True)
 sys.stdin.read()
 ray.shutdown()

@@ -480,6 +480,7 @@ def until(condition: Callable[[], bool], driver: subprocess.Popen[str] | None = 
         time.sleep(0.2)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)  # four whole commands: minutes where the machine is busy
 def test_search_stopped_and_then_killed_is_resumed_to_its_end(tmp_path: Path) -> None:
     """The whole command, in processes and clusters of its own."""
