@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from features.spec import FEATURE_NAMES
 from market.errors import DataError, InputError
+from serving import calls
 from serving.answers import SizingAnswer
 from serving.client import AsyncBallastClient, BallastClient, Refused, Retries, Unanswered
 from serving.keys import add
