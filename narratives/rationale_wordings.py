@@ -72,6 +72,8 @@ def _binding(facts: Facts) -> str:
         case "none":
             proposed = facts.number("proposed_multiplier") if "proposed_multiplier" in facts else 0.0
             rounded = ", rounded down to $multiplier" if proposed > facts.number("multiplier") else ""
+            if facts.number("rule_cap") == 0:
+                return f"{rounded}; no limit bound it, and nothing was allowed anyway"
             skipped = facts.number("multiplier") == 0
             bound = "bound it[, and|:]" if skipped else "[bound it, and|held it back:|stood in its way, and]"
             return f"{rounded}; no limit {bound} up to $rule_cap was allowed"
@@ -181,6 +183,8 @@ def clause(reason: Reason, facts: Facts) -> str:
                 "$drawdown_pct of its limit]"
             )
         case _:
+            if facts.number("remaining_daily_risk") <= 0:
+                return "none of the daily risk budget [is left|remains]"
             budget = "$remaining_daily_risk of the daily risk budget"
             if facts.number("remaining_daily_risk") < 0.5:
                 return f"only {budget} [is left|remains]"

@@ -186,6 +186,12 @@ READINGS = {
 }
 
 
+def test_a_daily_budget_that_is_used_up_is_told_without_a_figure():
+    used_up = {"observation": {"remaining_daily_risk": 0.0}}
+    told = write(compute("trade_rationale", DECISION | used_up))
+    assert "that none of the daily risk budget is left." in told
+
+
 @pytest.mark.parametrize("field", READINGS)
 def test_each_reading_has_its_words(field):
     words, value = READINGS[field]
@@ -229,6 +235,8 @@ def test_a_skipped_trade_reads_like_this():
         "The strongest reasons to stay out are that volatility is high (rank 93% among the training bars), "
         "and that 62% of the daily risk budget is all that is left."
     )
+    nothing = rationale(**skipped, proposed_multiplier=0.0, binding_rule="none", rule_cap=0.0)
+    assert "proposed to skip it; no limit bound it, and nothing was allowed anyway." in nothing
     overruled = rationale(**skipped, rule_cap=0.0)
     assert "The STAGING model proposed 1.5x, but the daily risk budget leaves no room for it." in overruled
     assert "The strongest reasons for the proposal are that" in overruled
