@@ -40,6 +40,7 @@ def serve(
         url = server.url
         console.print(f"{url}/features  {url}/sizing  {url}/narratives  Ctrl-C stops them")
         console.print(f"another version, without a restart: registry promote N --serve {server.dashboard}")
+        console.print(f"metrics for Prometheus: {server.metrics}")
         _until_interrupted()
 
 

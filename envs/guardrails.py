@@ -9,6 +9,7 @@ cap, 1.5)``.
 from collections.abc import Sequence
 from math import nan
 from numbers import Real
+from operator import attrgetter
 from typing import Any, Final, NamedTuple, Self
 
 import numba
@@ -47,7 +48,6 @@ RISK_DECIMALS: Final = (
     12  # risk is counted to 1e-12 of equity, so that 0.06 - 0.05 leaves exactly one 0.01 unit
 )
 RISK_UNITS: Final = 10.0**RISK_DECIMALS
-PLAIN: Final = frozenset((float, int, bool))  # known to be numbers without asking
 
 
 class Limits(BaseModel):
@@ -111,6 +111,7 @@ class TighterLimits(BaseModel):
 
 TIGHTENABLE: Final = tuple(TighterLimits.model_fields)
 LIMIT_FIELDS: Final = tuple(Limits.model_fields)
+PLAIN: Final = frozenset((float, bool))  # known to be numbers without asking
 BASE_RISK, POSITION, EXPOSURE, DAILY_RISK, DRAWDOWN, GAP_FACTOR, OPEN_TRADES, MULTIPLE, ALLOW_SKIP = range(9)
 AnyLimits = Limits | Floats  # one for all accounts, or of each its own, as `limit_rows` gives them
 
@@ -142,11 +143,8 @@ def limit_rows(limits: Sequence[Limits]) -> Floats:
 
     A model built past validation may hold anything: `cap` finds the NaN, and leaves nothing.
     """
-    different = {id(each): each for each in limits}
-    numbers = {
-        key: [_number(getattr(each, name)) for name in LIMIT_FIELDS] for key, each in different.items()
-    }
-    return np.array([numbers[id(each)] for each in limits])
+    numbers = {id(each): _numbers(each) for each in {id(each): each for each in limits}.values()}
+    return np.array([numbers[id(each)] for each in limits], dtype=np.float64)
 
 
 def as_rows(limits: AnyLimits) -> Floats:
@@ -335,8 +333,15 @@ def _usable(own: Floats) -> bool:
     return bool(own[BASE_RISK] > 0.0 and own[GAP_FACTOR] >= 1.0)
 
 
+def _numbers(limits: Limits) -> tuple[float, ...]:
+    return tuple(value if type(value) in PLAIN else _number(value) for value in _GET(limits))
+
+
+_GET: Final = attrgetter(*LIMIT_FIELDS)
+
+
 def _number(value: Any) -> float:
     try:
-        return float(value) if type(value) in PLAIN or isinstance(value, Real) else nan
+        return float(value) if isinstance(value, Real) else nan
     except OverflowError:
         return nan

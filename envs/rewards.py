@@ -46,20 +46,22 @@ def utility(multiplier: npt.ArrayLike, r: npt.ArrayLike, k: npt.ArrayLike, base_
 def win_chance(probability: Floats, outcome_r: Floats, cost_r: Floats) -> Floats:
     """Calibrated probability that a signal pays after its own costs at 1x: float64[N].
 
-    `probability`: float64[N, J]; `outcome_r`: float64[J], gross R of each bin; `cost_r`: float64[N], impact
-    at 1x included.
+    `probability`: float64[N, J]; `outcome_r`: float64[J] or float64[N, J], gross R of each bin; `cost_r`:
+    float64[N], impact at 1x included.
     """
-    return _win_chance(probability, outcome_r, cost_r)
+    return _win_chance(probability, np.atleast_2d(outcome_r), cost_r)
 
 
 @numba.njit(cache=True, nogil=True)
-def _win_chance(probability: Floats, outcome_r: Floats, cost_r: Floats) -> Floats:
+def _win_chance(probability: Floats, gross_r: Floats, cost_r: Floats) -> Floats:
+    """`win_chance`; of what has fewer rows, they are taken in turn."""
     result = np.zeros(len(probability))
     for row in range(len(probability)):
-        for outcome in range(len(outcome_r)):
-            pays = 1.0 if outcome_r[outcome] - cost_r[row] > 0.0 else 0.0
+        gross = gross_r[row % len(gross_r)]
+        for outcome in range(len(gross)):
+            pays = 1.0 if gross[outcome] - cost_r[row % len(cost_r)] > 0.0 else 0.0
             result[row] += probability[row, outcome] * pays
-        result[row] = 1.0 if result[row] > 1.0 else result[row]
+        result[row] = np.minimum(np.maximum(result[row], 0.0), 1.0)
     return result
 
 
@@ -95,7 +97,25 @@ def expected_utility(
     `probability`: float64[n, J] over outcome bins; `outcome_r`: float64[J] or float64[n, J], gross R of each
     bin; `k`: one number, or float64[n, 1, 1].
     """
-    gross = outcome_r[:, None, :] if outcome_r.ndim > 1 else outcome_r
-    size = multiplier[:, :, None]
-    r = net_r(size, gross, cost_r[:, None, None], impact_r[:, None, None])
-    return np.asarray(np.einsum("nj,nsj->ns", probability, utility(size, r, k, base_risk)))
+    scale = np.asarray(k, dtype=np.float64).reshape(-1, 1, 1) * base_risk
+    gross = np.atleast_2d(outcome_r)
+    growth = _growths(len(probability), multiplier, gross, cost_r, impact_r, scale.ravel())
+    return np.asarray(np.einsum("nj,nsj->ns", probability, np.log1p(growth) / scale))
+
+
+@numba.njit(cache=True, nogil=True)
+def _growths(
+    count: int, multiplier: Floats, gross_r: Floats, cost_r: Floats, impact_r: Floats, scale: Floats
+) -> Floats:
+    """What `utility` takes the logarithm of, by `net_r`: float64[count, s, J]; of what has fewer rows, they
+    are taken in turn."""
+    result = np.empty((count, multiplier.shape[1], gross_r.shape[1]))
+    for row in range(count):
+        gross, sizes = gross_r[row % len(gross_r)], multiplier[row % len(multiplier)]
+        cost, impact = cost_r[row % len(cost_r)], impact_r[row % len(impact_r)]
+        for number, size in enumerate(sizes):
+            stake, slippage = scale[row % len(scale)] * size, impact * np.sqrt(size)
+            for outcome in range(len(gross)):
+                net = gross[outcome] - cost - slippage
+                result[row, number, outcome] = np.maximum(stake * net, RUIN - 1.0)
+    return result

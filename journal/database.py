@@ -22,6 +22,7 @@ from market.errors import InputError, first_line
 
 BUSY_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 10
+IMMEDIATE: Final = "immediate"  # of a connection: its next transaction writes
 UNDEFINED_TABLE: Final = "42P01"  # as PostgreSQL says it
 
 
@@ -44,30 +45,31 @@ class Database:
         if synchronous not in ("NORMAL", "FULL"):
             raise InputError("synchronous", synchronous, "give NORMAL or FULL")
         self.engine, self._file = _engine(url, name, synchronous)
-        self._writing = self.engine.execution_options(immediate=True)
+        self._place = self.engine.url.render_as_string(hide_password=True)
         self._tables, self._name, self._ready = tables, name, False
         self._nothing = f"give a {name} that exists; nothing was ever written here"
 
     @contextmanager
     def transaction(self, *, write: bool) -> Iterator[Connection]:
         """A transaction, committed at the end; what the database refuses becomes an `InputError`."""
-        place = self.engine.url.render_as_string(hide_password=True)
         if self._file is not None and not write and not self._file.exists():
-            raise NothingWritten(self._name, place, self._nothing)
+            raise NothingWritten(self._name, self._place, self._nothing)
         try:
             if write and self._file is not None and not self._ready:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
-            with (self._writing if write else self.engine).begin() as connection:
-                if write and not self._ready:
-                    self._create(connection)
-                yield connection
+            with self.engine.connect() as connection:
+                connection.info[IMMEDIATE] = write
+                with connection.begin():
+                    if write and not self._ready:
+                        self._create(connection)
+                    yield connection
             self._ready = self._ready or write
         except (SQLAlchemyError, sqlite3.Error, OSError, UnicodeDecodeError) as error:
             driver_error = getattr(error, "orig", None) or error
             if getattr(driver_error, "sqlstate", None) == UNDEFINED_TABLE or self._unborn(driver_error):
-                raise NothingWritten(self._name, place, self._nothing) from error
+                raise NothingWritten(self._name, self._place, self._nothing) from error
             cause = first_line(driver_error)
-            raise InputError(self._name, place, f"{_mend(cause, self._name)} ({cause})") from error
+            raise InputError(self._name, self._place, f"{_mend(cause, self._name)} ({cause})") from error
 
     def close(self) -> None:
         """Give the database connections back."""
@@ -121,7 +123,7 @@ def _engine(url: str, name: str, synchronous: str) -> tuple[Engine, Path | None]
 
     def begin(connection: Connection) -> None:
         # A writer takes the lock before it reads what it will change, so that no other can do the same.
-        immediate = connection.get_execution_options().get("immediate", False)
+        immediate = connection.info.pop(IMMEDIATE, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     event.listen(engine, "connect", prepare)

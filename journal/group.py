@@ -44,8 +44,9 @@ class Group(Generic[Question, Answer]):
     def __init__(self, settle: Callable[[Sequence[Question]], Sequence[Answer | Exception]]) -> None:
         self._settle = settle
         self._waiting: deque[_Asked[Question, Answer]] = deque()
+        self._deepest = 0  # that were settled at once since somebody asked
         self._settling = False  # whether a thread settles, or was rung to
-        self._lock = threading.Lock()  # of these two
+        self._lock = threading.Lock()  # of these three
 
     def ask(self, question: Question) -> Answer:
         """The answer to `question`, as soon as it is settled."""
@@ -66,11 +67,18 @@ class Group(Generic[Question, Answer]):
         assert asked.answer is not None
         return asked.answer
 
+    def deepest(self) -> int:
+        """The most questions that were settled at once since the last call of this."""
+        with self._lock:
+            found, self._deepest = self._deepest, 0
+        return found
+
     def _settle_all(self) -> None:
         """Settle all that waits, this thread's own question included, and let the next one begin."""
         with self._lock:
             batch = list(self._waiting)
             self._waiting.clear()
+            self._deepest = max(self._deepest, len(batch))
         own = batch[0]  # whoever is first, or was rung, stands there
         try:
             answers = self._settle([asked.question for asked in batch])

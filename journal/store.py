@@ -153,6 +153,10 @@ class Journal:
         with self._connection(write=False) as connection:
             return inspect(connection)
 
+    def deepest(self) -> int:
+        """The most calls of `append_many` that shared one transaction since the last call of this."""
+        return self._group.deepest()
+
     def close(self) -> None:
         """Journal where the others stand now, if this writer ever wrote, and give the connections back."""
         if self._anchor_after:

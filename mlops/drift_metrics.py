@@ -5,18 +5,21 @@ Knows nothing of how the figures were found. deploy/prometheus/ballast.rules.yam
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.parser import text_string_to_metric_families
 
 from market.home import write_atomically
-from mlops.drift import DriftReport
+
+if TYPE_CHECKING:
+    from mlops.drift import DriftReport
 
 FILE: Final = Path("metrics") / "drift.prom"
 
 
-def write_metrics(home: Path, report: DriftReport) -> Path:
+def write_metrics(home: Path, report: "DriftReport") -> Path:
     """Write the report's metrics below `home`, whole or not at all; their path."""
     registry = CollectorRegistry()
     registry.register(_Report(report))
@@ -26,10 +29,16 @@ def write_metrics(home: Path, report: DriftReport) -> Path:
     return path
 
 
+def read_metrics(home: Path) -> dict[str, list[float]]:
+    """What the newest check left below `home`: the values of each metric by its name; OSError without one."""
+    families = text_string_to_metric_families((home / FILE).read_text())
+    return {family.name: [sample.value for sample in family.samples] for family in families}
+
+
 class _Report:
     """One report, as prometheus_client collects it."""
 
-    def __init__(self, report: DriftReport) -> None:
+    def __init__(self, report: "DriftReport") -> None:
         self.report = report
 
     def collect(self) -> Iterator[GaugeMetricFamily]:

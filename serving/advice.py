@@ -118,14 +118,16 @@ def advise(bundle: PolicyBundle, policy: ValuePolicy, costs: Costs, asked: Asked
         if not asked.mask.all():
             wanted = policy.pick(values, replace(situation, mask=np.ones_like(asked.mask)))
         outside = bundle.support.outside(asked.features)
-        faults = _faults(asked.features, situation, values, np.stack((proposed, wanted), axis=1))
+        faults = _faults(asked.features, situation, values, proposed, wanted)
     # What PPO's network says of the tiers are log odds, not utilities.
     return Advice(faults, wanted, proposed, None if meta.algo == "ppo" else values, outside, situation)
 
 
-def _faults(features: Floats, situation: Situation, values: Floats, sizes: Floats) -> list[str | None]:
+def _faults(
+    features: Floats, situation: Situation, values: Floats, proposed: Floats, wanted: Floats
+) -> list[str | None]:
     """Why the advice on each signal is none, None where it is one."""
-    told = (features, situation.observation, situation.probability, values, sizes)
+    told = (features, situation.observation, situation.probability, values, proposed, wanted)
     return [FAULTS[code] for code in _first_fault(*told).tolist()]
 
 
@@ -142,7 +144,12 @@ FAULTS: Final = (
 
 @numba.njit(cache=True, nogil=True)
 def _first_fault(
-    features: Floats, observation: npt.NDArray[np.float32], probability: Floats, values: Floats, sizes: Floats
+    features: Floats,
+    observation: npt.NDArray[np.float32],
+    probability: Floats,
+    values: Floats,
+    proposed: Floats,
+    wanted: Floats,
 ) -> npt.NDArray[np.int64]:
     """For each row the first of FAULTS that it has, int64[N]."""
     faults = np.zeros(len(features), dtype=np.int64)
@@ -155,9 +162,9 @@ def _first_fault(
             faults[row] = 3
         elif not np.isfinite(values[row]).all():
             faults[row] = 4
-        elif not np.isfinite(sizes[row]).all():
+        elif not (np.isfinite(proposed[row]) and np.isfinite(wanted[row])):
             faults[row] = 5
-        elif sizes[row].min() < 0.0:
+        elif min(proposed[row], wanted[row]) < 0.0:
             faults[row] = 6
     return faults
 

@@ -223,7 +223,7 @@ class NarrativesHealth(Health):
 
     writer: str = Field(description="template, or a language model and its mode")
     fallbacks: dict[str, int] = Field(
-        description="texts that the model did not write to their end since it was loaded, by reason: "
+        description="texts that the model did not write to their end, by reason: "
         "timeout, ungrounded, unavailable, error"
     )
 

@@ -20,7 +20,7 @@ from policies.bundle import open_bundle
 
 CONFIG: Final = Path(__file__).with_name("config.yaml")
 APPLICATIONS: Final = "/api/serve/applications/"
-PORTS: Final = 100  # of a cluster's own: one for each replica, two for HAProxy
+PORTS: Final = 100  # of a cluster's own: one for each replica, one for Ray's metrics, two for HAProxy
 
 Config = dict[str, Any]
 
@@ -109,8 +109,8 @@ def fetch(url: str, token: str | None = None, timeout: float = 5.0) -> tuple[int
 def own_ports(port: int) -> range:
     """The hundred ports of a cluster that serves on `port`: one firewall rule names them.
 
-    HAProxy's own two (metrics, statistics: the last ones) listen on all interfaces whatever is asked for; the
-    others are the replicas' behind HAProxy.
+    Ray's metrics and HAProxy's own two (metrics, statistics), the last three, listen on all interfaces
+    whatever is asked for; the others are the replicas' behind HAProxy.
     """
     first = 20_000 + PORTS * (port % 97)
     return range(first, first + PORTS)
@@ -126,7 +126,7 @@ def environment(given: Mapping[str, str], home: Path, folder: Path, port: int) -
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",  # a killed proxy is back in 6 s, not in 30
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports[0]),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports[-3]),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports[-4]),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports[-2]),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports[-1]),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",

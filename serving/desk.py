@@ -21,6 +21,7 @@ from narratives.language_model import LanguageModel
 from serving.keys import Keys
 from serving.refusals import NotFound, Unavailable
 from serving.schemas import Strict
+from serving.telemetry import JOURNAL_QUEUE, NOT_TAKEN, Reading, Telemetry
 
 Status = Annotated[str, Field(pattern=r"^\w[\w .,:/+-]{0,29}$")]
 
@@ -82,6 +83,7 @@ class Desk:
         self.writer = f"{name}-{uuid.uuid4().hex}"
         self.refused: dict[str, Any] | None = None  # why the last deployment was not taken over
         self.replicas = 1
+        self.telemetry = Telemetry()
         self._home: Path | None = None
         self._keys: Keys | None = None
         self._journal: Journal | None = None
@@ -128,6 +130,11 @@ class Desk:
         if deployed.home is not None and deployed.home != self._home:
             self._home, self._keys, self._journal = deployed.home, None, None
         self.replicas = deployed.replicas
+
+    def readings(self) -> list[Reading]:
+        """Where the gauges stand; asked about once a second."""
+        queue = 0 if self._journal is None else self._journal.deepest()
+        return [Reading(JOURNAL_QUEUE, queue), Reading(NOT_TAKEN, float(self.refused is not None))]
 
     def health(self) -> dict[str, Any]:
         """What /healthz tells."""

@@ -3,6 +3,7 @@
 Holds no arithmetic.
 """
 
+import time
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Response
@@ -16,6 +17,7 @@ from serving import documents
 from serving.answers import FeaturesAnswer, FeaturesHealth, StreamAnswer
 from serving.feature_desk import FeatureDesk
 from serving.guard import Guard
+from serving.ray_telemetry import RayTelemetry
 from serving.refusals import (
     DOCUMENTED,
     DOCUMENTED_OF_A_STREAM,
@@ -24,6 +26,7 @@ from serving.refusals import (
     install,
 )
 from serving.schemas import FeaturesRequest, StreamUpdate
+from serving.telemetry import FEATURES
 
 StreamId = Annotated[
     str,
@@ -42,14 +45,17 @@ def feature_api(desk: FeatureDesk) -> FastAPI:
         title="Ballast features",
         description="The 31 features at the last of a row of bars, or along a stream of them.",
     )
-    install(api)
+    install(api, desk.telemetry)
     documents.install(api)
     api.add_middleware(Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas)
 
     @api.post("/", response_model=FeaturesAnswer, responses=DOCUMENTED, summary="Features at the last bar")
     @api.post("", include_in_schema=False)
     def features(request: FeaturesRequest) -> JSONResponse:
-        return JSONResponse(desk.features(request))
+        started = time.perf_counter()
+        answer = desk.features(request)
+        desk.telemetry.took(FEATURES, started, "bars")
+        return JSONResponse(answer)
 
     @api.post(
         "/streams/{stream_id}",
@@ -58,7 +64,10 @@ def feature_api(desk: FeatureDesk) -> FastAPI:
         summary="Carry a stream on by its next bars",
     )
     def feed(stream_id: StreamId, update: StreamUpdate, http: Request) -> JSONResponse:
-        return JSONResponse(desk.feed(http.scope["owner"], stream_id, update))
+        started = time.perf_counter()
+        answer = desk.feed(http.scope["owner"], stream_id, update)
+        desk.telemetry.took(FEATURES, started, "stream")
+        return JSONResponse(answer)
 
     @api.get(
         "/streams/{stream_id}",
@@ -98,6 +107,10 @@ class FeatureService:
     def __init__(self) -> None:
         warm()  # or the first bars would wait for the compiler
         self.desk = FeatureDesk()
+        self._told = RayTelemetry(self.desk, "features")
+
+    def __del__(self) -> None:
+        self._told.stop()
 
     def reconfigure(self, config: dict[str, Any]) -> None:
         """Take over another home."""

@@ -3,6 +3,7 @@
 Knows nothing of what lies behind it, nor of how keys are kept.
 """
 
+import asyncio
 import math
 from collections.abc import Callable
 from typing import Final
@@ -14,12 +15,16 @@ from serving.rates import Rates
 from serving.refusals import refusal
 
 LARGEST_BODY: Final = 1_048_576  # bytes; 5,000 bars take some 650,000
+SOON: Final = 0.25  # seconds in which a body is there if its client and the network are well
+SLOW_BODIES: Final = 8  # of one replica that may take longer; each holds a place that others wait for
 
 
 class Guard:
     """ASGI middleware: 401 without a key, 429 if it asks too often, 413 for a body over `largest_body`.
 
-    All else is the application's. `replicas` is how many share the rate of a key.
+    A body that is not there soon gets 429 too, where `SLOW_BODIES` others are waited for already: else
+    clients that stop half-way would hold every place. All else is the application's. `replicas` is how many
+    share the rate of a key.
     """
 
     def __init__(
@@ -31,6 +36,7 @@ class Guard:
     ) -> None:
         self._app, self._keys, self._replicas, self._largest_body = app, keys, replicas, largest_body
         self._rates = Rates()
+        self._slow = 0  # bodies that are waited for
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection."""
@@ -66,23 +72,39 @@ class Guard:
         if stated is not None and (len(stated) > 15 or int(stated) > self._largest_body):
             await self._too_large(scope, receive, send)
             return
-        body = await self._whole_body(receive)
-        if body is None:
+        body: list[Message] = []
+        try:
+            async with asyncio.timeout(SOON):
+                fits = await self._read(body, receive)
+        except TimeoutError:
+            if self._slow >= SLOW_BODIES:
+                answer = refusal(429, "body", "send it without a pause, or again when fewer are on their way")
+                answer.headers.update({"retry-after": "1", "connection": "close"})
+                await answer(scope, receive, send)
+                return
+            self._slow += 1
+            try:
+                fits = await self._read(body, receive)
+            finally:
+                self._slow -= 1
+        if not fits:
             await self._too_large(scope, receive, send)
             return
         await self._app(scope, _replay(body, receive), send)
 
-    async def _whole_body(self, receive: Receive) -> list[Message] | None:
-        """The messages of the body, None once they hold too much: a chunked body does not say so before."""
-        messages, size = [], 0
-        while True:
+    async def _read(self, body: list[Message], receive: Receive) -> bool:
+        """Receive what is missing of `body`; False once it holds too much: in chunks it does not say before.
+
+        It may be cancelled and called again: what was received stays in `body`.
+        """
+        size = sum(len(message.get("body", b"")) for message in body)
+        while size <= self._largest_body:
             message = await receive()
-            messages.append(message)
+            body.append(message)
             size += len(message.get("body", b""))
-            if size > self._largest_body:
-                return None
             if message["type"] != "http.request" or not message.get("more_body", False):
-                return messages
+                break
+        return size <= self._largest_body
 
     async def _too_large(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = refusal(413, "body", f"send at most {self._largest_body} bytes")

@@ -52,6 +52,7 @@ class Server:
 
     url: str
     dashboard: str  # Ray's, through which a running deployment is changed
+    metrics: str  # where Prometheus asks
     token: str | None = field(repr=False)  # for the dashboard
     process: "subprocess.Popen[bytes]"
     folder: Path  # Ray's sessions and logs, gone when it stops
@@ -123,9 +124,17 @@ def start(
     folder = Path(tempfile.mkdtemp(prefix="ballast-serve-", dir="/tmp"))
     surroundings = environment(os.environ, home, folder, port)
     dashboard_port = DASHBOARD_PORT if _is_free("127.0.0.1", DASHBOARD_PORT) else _free_port()
+    metrics_port = own_ports(port)[-3]
     with (folder / "ray.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "serving.local_cluster", str(folder), str(dashboard_port)],
+            [
+                sys.executable,
+                "-m",
+                "serving.local_cluster",
+                str(folder),
+                str(dashboard_port),
+                str(metrics_port),
+            ],
             env=surroundings,
             stdin=subprocess.PIPE,  # ends with this process, and the cluster with it
             stdout=log,
@@ -136,6 +145,7 @@ def start(
     server = Server(
         f"http://{shown_host}:{port}",
         f"http://127.0.0.1:{dashboard_port}",
+        f"http://127.0.0.1:{metrics_port}/metrics",
         token_of(surroundings),
         process,
         folder,
@@ -223,7 +233,7 @@ def _wait(reached: Callable[[], bool], deadline: float, otherwise: str) -> None:
 
 def _taken(host: str, port: int) -> int | None:
     """The first port in use among those that serving on `port` needs; None where all are free."""
-    needs = ((host, port), *(("", own) for own in own_ports(port)[-2:]))
+    needs = ((host, port), *(("", own) for own in own_ports(port)[-3:]))
     return next((needed for where, needed in needs if not _is_free(where, needed)), None)
 
 

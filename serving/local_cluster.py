@@ -1,7 +1,8 @@
-"""A Ray cluster of one machine, held until standard input ends: python -m serving.local_cluster FOLDER PORT.
+"""A Ray cluster of one machine, held until standard input ends: python -m serving.local_cluster FOLDER PORTS.
 
-Knows nothing of what runs on it. FOLDER takes Ray's sessions and logs, PORT is the dashboard's. It ends with
-whoever holds the other end of its input, however that ends, and no process of Ray's outlives it.
+Knows nothing of what runs on it. FOLDER takes Ray's sessions and logs, PORTS are two: the dashboard's, and
+where Prometheus asks. It ends with whoever holds the other end of its input, however that ends, and no
+process of Ray's outlives it.
 """
 
 import shutil
@@ -13,7 +14,7 @@ OBJECT_STORE_BYTES = 100_000_000  # nothing that is served passes through it
 PROCESSORS = 2  # logical: replicas ask for a tenth each
 
 
-def main(folder: str, dashboard_port: int) -> None:
+def main(folder: str, dashboard_port: int, metrics_port: int) -> None:
     """Hold the cluster."""
     ray.init(
         address="local",
@@ -24,6 +25,7 @@ def main(folder: str, dashboard_port: int) -> None:
         dashboard_port=dashboard_port,
         log_to_driver=False,
         _temp_dir=folder,
+        _metrics_export_port=metrics_port,
     )
     try:
         sys.stdin.buffer.read()
@@ -33,4 +35,4 @@ def main(folder: str, dashboard_port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

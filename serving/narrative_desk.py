@@ -4,6 +4,7 @@ Knows nothing of Ray or HTTP, and writes no sentence.
 """
 
 import os
+import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from narratives.telling import Telling
 from narratives.writer import Unavailable
 from serving.desk import Deployed, Desk, decision_of, journaled
 from serving.schemas import NarrativeRequest
+from serving.telemetry import FALLBACKS, JOURNAL_WAIT, NARRATIVE, NARRATIVES, Reading
 
 
 class NarrativeDesk(Desk):
@@ -33,16 +35,25 @@ class NarrativeDesk(Desk):
         if llm == self._llm:
             return
         try:
-            self.narrator = narrator_of(llm)
+            narrator = narrator_of(llm)
         except ConfigError:
-            if self._llm is None:
+            if self._llm is None and self.narrator.writer is None:
                 self.narrator = Narrator(Unavailable(str(llm.path)))
             raise
-        self._llm = llm
+        narrator.fallbacks.update(self.narrator.fallbacks)  # counted over the replica's whole life
+        self.narrator, self._llm = narrator, llm
+
+    def readings(self) -> list[Reading]:
+        """See `Desk.readings`."""
+        fallbacks = dict(self.narrator.fallbacks)
+        return super().readings() + [
+            Reading(FALLBACKS, total, (reason,)) for reason, total in fallbacks.items()
+        ]
 
     def tell(self, request: NarrativeRequest) -> dict[str, Any]:
         """The text, the facts it used and who wrote it."""
-        return self.told(request, self.telling(request))
+        started = time.perf_counter()
+        return self.told(request, self.telling(request), started)
 
     def telling(self, request: NarrativeRequest) -> Telling[Narrative]:
         """The text in the making; InputError where there is nothing to make it of."""
@@ -57,15 +68,19 @@ class NarrativeDesk(Desk):
                 context = decision.model_dump(mode="json")
         return self.narrator.tell(request.kind, context)
 
-    def told(self, request: NarrativeRequest, telling: Telling[Narrative]) -> dict[str, Any]:
-        """The whole of it, journaled: only now does it count as told."""
+    def told(self, request: NarrativeRequest, telling: Telling[Narrative], started: float) -> dict[str, Any]:
+        """The whole of it, journaled: only now does it count as told, since `started` (time.perf_counter)."""
         narrative = telling.whole().model_dump(mode="json")
         record = NarrativeRecord(
             narrative=request.kind,
             decision_id=request.decision_id,
             **{name: narrative[name] for name in ("text", "writer", "facts")},
         )
+        waiting = time.perf_counter()
         journaled(self.journal, [record.to_entry(str(uuid.uuid4()))])
+        self.telemetry.took(JOURNAL_WAIT, waiting)
+        self.telemetry.took(NARRATIVE, started)
+        self.telemetry.count(NARRATIVES, request.kind, narrative["writer"])
         return {"decision_id": request.decision_id, **narrative}
 
     def health(self) -> dict[str, Any]:

@@ -19,13 +19,16 @@ MEDIA_TYPE: Final = "text/event-stream"
 HEADERS: Final = {"cache-control": "no-store", "x-accel-buffering": "no"}  # no proxy may hold pieces back
 
 
-def events(desk: NarrativeDesk, request: NarrativeRequest, telling: Telling[Narrative]) -> Iterator[bytes]:
-    """The events of one narrative, as they come."""
+def events(
+    desk: NarrativeDesk, request: NarrativeRequest, telling: Telling[Narrative], started: float
+) -> Iterator[bytes]:
+    """The events of one narrative, as they come; see `NarrativeDesk.told`."""
     try:
         for piece in telling:
             yield _event("piece", {"text": piece})
-        answer = desk.told(request, telling)
+        answer = desk.told(request, telling, started)
     except Unavailable as error:
+        desk.telemetry.refused(503, error.field)
         yield _event("error", error_of(error.field, error.mend))
     except Exception:
         yield _event("error", error_of("server", "the failure is in the server's log; ask again"))

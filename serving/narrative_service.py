@@ -3,6 +3,7 @@
 Holds no arithmetic and no sentence.
 """
 
+import time
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,6 +16,7 @@ from serving.answers import NarrativeAnswer, NarrativesHealth
 from serving.guard import Guard
 from serving.narrative_desk import NarrativeDesk
 from serving.narrative_events import HEADERS, MEDIA_TYPE, events
+from serving.ray_telemetry import RayTelemetry
 from serving.refusals import DOCUMENTED_OF_A_NARRATIVE, DOCUMENTED_OF_HEALTH, install
 from serving.schemas import NarrativeRequest
 
@@ -26,7 +28,7 @@ def narrative_api(desk: NarrativeDesk) -> FastAPI:
         title="Ballast narratives",
         description="Why a size is what it is, every number a fact.",
     )
-    install(api)
+    install(api, desk.telemetry)
     documents.install(api)
     api.add_middleware(Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas)
 
@@ -39,7 +41,8 @@ def narrative_api(desk: NarrativeDesk) -> FastAPI:
     @api.post("", include_in_schema=False)
     def narrate(request: NarrativeRequest, http: Request) -> Response:
         if request.stream or MEDIA_TYPE in http.headers.get("accept", ""):
-            told = events(desk, request, desk.telling(request))
+            started = time.perf_counter()
+            told = events(desk, request, desk.telling(request), started)
             return StreamingResponse(told, media_type=MEDIA_TYPE, headers=HEADERS)
         return JSONResponse(desk.tell(request))
 
@@ -61,6 +64,10 @@ class NarrativeService:
 
     def __init__(self) -> None:
         self.desk = NarrativeDesk()
+        self._told = RayTelemetry(self.desk, "narratives")
+
+    def __del__(self) -> None:
+        self._told.stop()
 
     def reconfigure(self, config: dict[str, Any]) -> None:
         """Take over another home or language model."""

@@ -158,8 +158,9 @@ class PositionSizer:
         """The size of `signal`, a tier or a fine-tuned multiplier, never above what `limits` leave `account`.
 
         `market`: the features at the signal bar, by name or float64[31], or bars up to the signal bar.
-        `win_rate_recent`: the account's average of settled winners, the training rate where absent. Raises
-        DataError for features of another shape or too few bars; never for what the numbers are.
+        `win_rate_recent`: the account's average of settled winners, the training rate where absent.
+        `OperatorLimits.of(limits)`, made once, spares every call the digest of its limits. Raises DataError
+        for features of another shape or too few bars; never for what the numbers are.
         """
         return self.recommend_all([Asking(signal, market, account, limits, tighter, win_rate_recent)])[0]
 
@@ -195,8 +196,9 @@ class PositionSizer:
         proposals, strange = np.full((3, count), SIZES[STANDARD]), np.zeros((3, count), dtype=np.bool_)
         snap = np.ones(count, dtype=np.bool_)
         for rows, advice in consulted:
-            proposals[0, rows], proposals[1, rows] = advice.proposed, advice.wanted
-            strange[0, rows], snap[rows] = advice.outside, self._policy.snaps
+            own = slice(None) if len(rows) == count else rows
+            proposals[0, own], proposals[1, own] = advice.proposed, advice.wanted
+            strange[0, own], snap[own] = advice.outside, self._policy.snaps
         guarded = bound(
             proposals.ravel(), largest, cap_rule, limits, snap=snap, out_of_distribution=strange.ravel()
         )

@@ -10,12 +10,39 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
+from envs.guardrails import TighterLimits
 from market.errors import InputError
+from narratives import contexts
+from serving import schemas
 from serving.answers import RefusalAnswer
+from serving.telemetry import Telemetry
 
 LONGEST_VALUE: Final = 100
+# Every name that a field of a request has, and those that refusals themselves give.
+NAMES: Final = {
+    name
+    for kind in (*vars(schemas).values(), *vars(contexts).values(), TighterLimits)
+    if isinstance(kind, type) and issubclass(kind, BaseModel)
+    for name in kind.model_fields
+} | {
+    "body",
+    "content-length",
+    "key",
+    "path",
+    "method",
+    "request",
+    "server",
+    "journal",
+    "budget",
+    "risk",
+    "exposure",
+    "streams",
+    "stream_id",
+}
 Documented = dict[int | str, dict[str, Any]]
 DOCUMENTED: Final[Documented] = {
     400: {"model": RefusalAnswer, "description": "the body is no text in UTF-8"},
@@ -72,12 +99,32 @@ class OutOfStep(Conflict):
 
 def refusal(status: int, field: str, mend: str, *value: object, **more: int) -> JSONResponse:
     """The answer; at most one `value`, shown if it is short; `more` are other fields of `Refusal`."""
-    return JSONResponse(error_of(field, mend, *value, **more), status_code=status)
+    answer = _Refused(error_of(field, mend, *value, **more), status_code=status)
+    answer.field = field
+    return answer
 
 
 def error_of(field: str, mend: str, *value: object, **more: int) -> dict[str, Any]:
     """The body of that answer."""
     return {"error": {"field": field} | ({"value": shown(value[0])} if value else {}) | {"mend": mend} | more}
+
+
+class _Refused(JSONResponse):
+    """A refusal, which the telemetry of its application hears of when it is sent."""
+
+    field: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See `Response`."""
+        telemetry = getattr(getattr(scope.get("app"), "state", None), "telemetry", None)
+        if telemetry is not None:
+            telemetry.refused(self.status_code, told(self.field))
+        await super().__call__(scope, receive, send)
+
+
+def told(field: str) -> str:
+    """`field` as it may be logged: a client may have put anything in a name's place."""
+    return ".".join(part if part in NAMES or part.isdigit() else "*" for part in field.split("."))
 
 
 def shown(value: object) -> object:
@@ -94,8 +141,9 @@ def shown(value: object) -> object:
     return f"{type(value).__name__} of {len(value)}" if isinstance(value, Mapping | list | str) else text
 
 
-def install(api: FastAPI) -> None:
-    """Have `api` answer every failure in this form."""
+def install(api: FastAPI, telemetry: Telemetry | None = None) -> None:
+    """Have `api` answer every failure in this form, and `telemetry` hear of it."""
+    api.state.telemetry = telemetry
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(InputError, _refused)
     api.add_exception_handler(Unavailable, _unavailable)

@@ -33,12 +33,14 @@ from policies.bundle import open_bundle
 from serving.answers import SizingAnswer
 from serving.challenger import Arm, Challenger, opened, shadow_entry
 from serving.desk import Deployed, Desk, decision_of, journaled
+from serving.drift_readings import DriftReadings
 from serving.limits_file import LimitsFolder, OperatorLimits
 from serving.outcome_report import report_outcome
 from serving.position_sizer import Asking, PositionSizer, feature_row
 from serving.refusals import Conflict, NotFound, Unavailable
 from serving.reservations import Held, Step, closed, entered, held, moved, standing, told
 from serving.schemas import OutcomeReport, Reserve, Signal, SizingBatch, SizingRequest, bars_of
+from serving.telemetry import JOURNAL_WAIT, Reading
 
 Floats = npt.NDArray[np.float64]
 
@@ -97,6 +99,7 @@ class SizingDesk(Desk):
         self.sizer = PositionSizer(None)
         self.challenger: Challenger | None = None
         self.challenger_refused: dict[str, Any] | None = None
+        self._drift = DriftReadings()
         self._limits: LimitsFolder | None = None
         self._budget: RiskBudget | None = None
 
@@ -144,14 +147,21 @@ class SizingDesk(Desk):
 
     def decide(self, request: SizingRequest) -> dict[str, Any]:
         """The answer to `request`, already journaled; Unavailable where it cannot be journaled."""
-        return self._journaled([request], numbered=False)[0]
+        started = time.perf_counter()
+        answers = self._journaled([request], numbered=False)
+        self.telemetry.sized([(request.account_id, answers[0])], started, "one")
+        return answers[0]
 
     def decide_all(self, batch: SizingBatch) -> list[dict[str, Any]]:
         """The answers to all requests, already journaled in one transaction: all of them or none.
 
         What is refused names the request by its number, from 0.
         """
-        return self._journaled(batch.requests, numbered=True)
+        started = time.perf_counter()
+        answers = self._journaled(batch.requests, numbered=True)
+        accounts = [request.account_id for request in batch.requests]
+        self.telemetry.sized(list(zip(accounts, answers, strict=True)), started, "batch")
+        return answers
 
     def sizes(self, requests: Sequence[SizingRequest]) -> list[dict[str, Any]]:
         """What the answers to `requests` say of their sizes; nothing is reserved and nothing journaled."""
@@ -171,14 +181,19 @@ class SizingDesk(Desk):
         """The answers, once all are journaled."""
         try:
             sized = self._size(requests, numbered=numbered)
-            journaled(self.journal, [entry for one in sized for entry in one.entries])
+            self._write(sized)
         except Unavailable:
             if all(request.reserve is None for request in requests):
                 raise
             # The same request, sent twice, may have been journaled meanwhile: then its answer is this one's.
             sized = self._size(requests, numbered=numbered)
-            journaled(self.journal, [entry for one in sized for entry in one.entries])
+            self._write(sized)
         return [one.answer for one in sized]
+
+    def _write(self, sized: list[_Sized]) -> None:
+        started = time.perf_counter()
+        journaled(self.journal, [entry for one in sized for entry in one.entries])
+        self.telemetry.took(JOURNAL_WAIT, started)
 
     def _size(self, requests: Sequence[SizingRequest], *, numbered: bool) -> list[_Sized]:
         started = time.perf_counter()
@@ -264,6 +279,10 @@ class SizingDesk(Desk):
         said = found.model_dump(mode="json", include=ANSWERED)
         reservation = told(standing(self.budget, found))
         return {"decision_id": decision_id, **said, "reservation": reservation}
+
+    def readings(self) -> list[Reading]:
+        """See `Desk.readings`."""
+        return super().readings() + self._drift.of(self.home)
 
     def health(self) -> dict[str, Any]:
         """See `Desk.health`."""

@@ -5,11 +5,12 @@ Holds no arithmetic.
 
 from typing import Annotated, Any, Final
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from pydantic import TypeAdapter
+from pydantic_core import to_json
 from ray import serve
 
 from features.kernel import warm
@@ -24,6 +25,7 @@ from serving.answers import (
     SizingHealth,
 )
 from serving.guard import Guard
+from serving.ray_telemetry import RayTelemetry
 from serving.refusals import DOCUMENTED_OF_A_DECISION, DOCUMENTED_OF_HEALTH, DOCUMENTED_OF_SIZES, install
 from serving.reservations import Step
 from serving.schemas import OutcomeReport, SizingBatch, SizingRequest
@@ -48,7 +50,7 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
         title="Ballast sizing",
         description="How large a position may be, and which rule says so.",
     )
-    install(api)
+    install(api, desk.telemetry)
     documents.install(api)
     api.add_middleware(
         Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas, largest_body=LARGEST_BATCH_BODY
@@ -56,8 +58,8 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
 
     @api.post("/", response_model=SizingAnswer, responses=DOCUMENTED_OF_SIZES, summary="Size one signal")
     @api.post("", include_in_schema=False)
-    def size(request: SizingRequest) -> JSONResponse:
-        return JSONResponse(desk.decide(request))
+    def size(request: SizingRequest) -> Response:
+        return _json(desk.decide(request))
 
     @api.post(
         "/batch",
@@ -65,8 +67,8 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
         responses=DOCUMENTED_OF_SIZES,
         summary="Size many signals at once",
     )
-    def size_all(batch: SizingBatch) -> JSONResponse:
-        return JSONResponse({"answers": desk.decide_all(batch)})
+    def size_all(batch: SizingBatch) -> Response:
+        return _json({"answers": desk.decide_all(batch)})
 
     @api.post(
         "/{decision_id}/outcome",
@@ -112,6 +114,11 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
     return api
 
 
+def _json(answer: dict[str, Any]) -> Response:
+    """A quarter of what JSONResponse takes; every number in it is finite, or it could not be journaled."""
+    return Response(to_json(answer), media_type="application/json")
+
+
 @serve.ingress()
 class SizingService:
     """One replica of /sizing."""
@@ -119,6 +126,10 @@ class SizingService:
     def __init__(self) -> None:
         warm()  # or the first bars would wait for the compiler
         self.desk = SizingDesk()
+        self._told = RayTelemetry(self.desk, "sizing")
+
+    def __del__(self) -> None:
+        self._told.stop()
 
     def reconfigure(self, config: dict[str, Any]) -> None:
         """A hot swap: see `SizingDesk.deploy`."""

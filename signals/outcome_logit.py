@@ -43,7 +43,7 @@ class Scaling(NamedTuple):
 
     def terms(self, x: FloatArray) -> FloatArray:
         """The terms float64[N, T]: the six fields, their squares and products, each standardised."""
-        return _standardised(_expanded(x, self.center, self.scale), self.term_center, self.term_scale)
+        return _terms(x, *self)
 
 
 class Logit(NamedTuple):
@@ -155,11 +155,18 @@ def _expanded(x: FloatArray, center: FloatArray, scale: FloatArray) -> FloatArra
 
 
 @numba.njit(cache=True, nogil=True)
-def _standardised(raw: FloatArray, center: FloatArray, scale: FloatArray) -> FloatArray:
-    for row in range(len(raw)):
-        for term in range(raw.shape[1]):
-            raw[row, term] = (raw[row, term] - center[term]) / scale[term]
-    return raw
+def _terms(
+    x: FloatArray,
+    center: FloatArray,
+    scale: FloatArray,
+    term_center: FloatArray,
+    term_scale: FloatArray,
+) -> FloatArray:
+    result = _expanded(x, center, scale)
+    for row in range(len(result)):
+        for term in range(result.shape[1]):
+            result[row, term] = (result[row, term] - term_center[term]) / term_scale[term]
+    return result
 
 
 def _deviation(values: FloatArray) -> FloatArray:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Self
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -156,11 +157,7 @@ class OutcomeModel:
         for part, trees in zip(parts, self.trees, strict=True):
             if trees is not None:
                 logits[:, part] = tree_logits(trees, x)
-        told = shrunk(log_softmax(logits, ends), self.base, shrinkage, ends)
-        joint, losses = told[:, 2:], parts[1].stop - 2
-        joint[:, :losses] += told[:, :1]
-        joint[:, losses:] += told[:, 1:2]
-        return np.exp(joint)
+        return np.exp(_joint(shrunk(log_softmax(logits, ends), self.base, shrinkage, ends), parts[1].stop))
 
     @cached_property
     def _scaling(self) -> Scaling:
@@ -286,6 +283,16 @@ class OutcomeModel:
             raise DataError("outcome model arrays", sorted(forest), f"give trees of {len(STAGES)} stages")
         single = {"log_loss_skill": float(plain.pop("log_loss_skill")[0]), "rows": int(plain.pop("rows")[0])}
         return cls(**plain, **single, rounds=rounds, trees=tuple(trees))  # type: ignore[arg-type]  # the names were compared above
+
+
+@numba.njit(cache=True, nogil=True)
+def _joint(stages: FloatArray, wins: int) -> FloatArray:
+    """The log probabilities of the J bins out of those of the STAGES; column `wins` is the first win."""
+    result = np.empty((len(stages), stages.shape[1] - 2))
+    for row in range(len(stages)):
+        for column in range(2, stages.shape[1]):
+            result[row, column - 2] = stages[row, column] + stages[row, 0 if column < wins else 1]
+    return result
 
 
 # What `to_arrays` names plainly; the trees have names of their own.

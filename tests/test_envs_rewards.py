@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.guardrails import SIZES, TIERS
-from envs.rewards import RUIN, expected_table, net_r, realised_table, utility
+from envs.rewards import RUIN, expected_table, net_r, realised_table, utility, win_chance
 from tests.synthetic_signals import OUTCOME_R, table
 
 K, BASE_RISK = 8.0, 0.01
@@ -129,3 +129,22 @@ def test_a_higher_fee_never_raises_the_utility_of_any_size(
     before = both(cost, impact)
     assert np.all(both(cost + more, impact) <= before + 1e-9)
     assert np.all(both(cost, impact + more) <= before + 1e-9)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["outcomes of all", "outcomes of each"])
+def test_many_signals_are_worth_what_each_is_alone(own: bool) -> None:
+    random = np.random.default_rng(4)
+    chance = random.dirichlet(np.ones(3), size=50)
+    outcome_r = OUTCOME_R + (random.normal(0.0, 0.1, size=(50, 3)) if own else 0.0)
+    cost, impact = random.uniform(0.0, 2.5, size=(2, 50))
+    worth = expected_table(chance, outcome_r, cost, impact, K, BASE_RISK)
+    wins = win_chance(chance, outcome_r, cost)
+    for i in range(50):
+        r = outcome_r[i] if own else outcome_r
+        alone = chance[i : i + 1], r, cost[i : i + 1]
+        assert np.array_equal(worth[i], expected_table(*alone, impact[i : i + 1], K, BASE_RISK)[0])
+        assert wins[i] == win_chance(*alone)[0] == pytest.approx(chance[i][r > cost[i]].sum())
+        net = net_r(SIZES[:, None], r, cost[i], impact[i])
+        by_hand = (chance[i] * utility(SIZES[:, None], net, K, BASE_RISK)).sum(axis=1)
+        np.testing.assert_allclose(worth[i], by_hand, atol=1e-12)
+    assert 0.0 < wins.mean() < 1.0

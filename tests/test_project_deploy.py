@@ -43,6 +43,7 @@ SITE = Path(ray.__file__).parents[1]
 READERS = {
     "BALLAST_HOME": ROOT / "market/home.py",
     "BALLAST_JOURNAL": ROOT / "journal/location.py",
+    "BALLAST_BUDGET": ROOT / "journal/location.py",
     "BALLAST_STREAMS": ROOT / "serving/stream_store.py",
     "BALLAST_API_KEYS_SHA256": ROOT / "serving/keys.py",
     "MLFLOW_DISABLE_TELEMETRY": SITE / "mlflow/environment_variables.py",
@@ -233,12 +234,17 @@ def test_machines_get_this_project_with_its_pins_and_the_cpu_build_of_torch(file
     assert ballast.endswith(" ~/ballast")
 
 
-def test_pods_do_not_share_a_journal_of_sqlite() -> None:
-    for file in (JOB, SERVICE):
-        for container in containers(file):
-            if container["name"] != "submitter":
-                (journal,) = [each for each in container["env"] if each["name"] == "BALLAST_JOURNAL"]
-                assert journal["valueFrom"] == {"secretKeyRef": {"name": "ballast-journal", "key": "url"}}
+@pytest.mark.parametrize(
+    ("file", "shared"),
+    [(JOB, {"BALLAST_JOURNAL"}), (SERVICE, {"BALLAST_JOURNAL", "BALLAST_BUDGET", "BALLAST_STREAMS"})],
+)
+def test_pods_share_no_database_of_sqlite(file: str, shared: set[str]) -> None:
+    for container in containers(file):
+        if container["name"] != "submitter":
+            urls = {each["name"]: each["valueFrom"] for each in container["env"] if each["name"] in shared}
+            assert set(urls) == shared
+            secret = {"secretKeyRef": {"name": "ballast-journal", "key": "url"}}
+            assert all(each == secret for each in urls.values())
 
 
 def test_ports_of_the_pods_are_those_that_serve_and_ray_listen_on() -> None:

@@ -11,7 +11,13 @@ import pytest
 from tests.test_project_tree import PACKAGES, ROOT
 
 CORE = ("market", "features", "signals", "envs", "policies", "journal", "narratives", "mlops", "evaluation")
-CORE_OF_SERVING = ("serving.position_sizer", "serving.client")
+CORE_OF_SERVING = (
+    "serving.position_sizer",
+    "serving.client",
+    "serving.sizing_desk",
+    "serving.narrative_desk",
+    "serving.feature_desk",
+)
 NEEDS_RAY = {"policies.modules"}
 
 

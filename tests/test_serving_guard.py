@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
 from starlette.types import Message
 
-from serving.guard import Guard
+from serving.guard import SLOW_BODIES, Guard
 from serving.keys import KEYS_VARIABLE, Keys
 from tests.serving_client import ask
 
@@ -174,6 +174,49 @@ def test_length_that_is_no_number_is_refused(home: Path, length: bytes) -> None:
     wire = Wire(1)
     drive(Guard(unreachable, lambda: Keys(home, {}), 100), wire, [(b"content-length", length)])
     assert wire.sent[0]["status"] == 400
+
+
+def test_a_few_slow_bodies_are_waited_for_and_the_others_hold_no_place(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice as many as are waited for: half of them come whole when the other half have been sent away."""
+    monkeypatch.setattr("serving.guard.SOON", 0.05)
+    sent, reached = dict[int, Message](), list[bytes]()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        reached.append((await receive())["body"] + (await receive())["body"])
+
+    async def drive_all() -> None:
+        guard, refused = Guard(application, lambda: Keys(home, {})), asyncio.Event()
+
+        async def one(number: int) -> None:
+            parts = asyncio.Queue[Message]()
+            parts.put_nowait({"type": "http.request", "body": b"half ", "more_body": True})
+
+            async def receive() -> Message:
+                if parts.empty():
+                    await refused.wait()
+                    parts.put_nowait({"type": "http.request", "body": b"%d" % number, "more_body": False})
+                return parts.get_nowait()
+
+            async def send(message: Message) -> None:
+                sent.setdefault(number, message)
+                if len(sent) == SLOW_BODIES:
+                    refused.set()
+
+            await guard({"type": "http", "headers": []}, receive, send)
+
+        await asyncio.gather(*(one(number) for number in range(2 * SLOW_BODIES)))
+        quick = Wire(3)
+        await guard({"type": "http", "headers": []}, quick.receive, quick.send)
+
+    asyncio.run(drive_all())
+    assert {message["status"] for message in sent.values()} == {429}
+    headers = dict(sent[next(iter(sent))]["headers"])
+    assert (headers[b"retry-after"], headers[b"connection"]) == (b"1", b"close")
+    whole = {b"half %d" % number for number in range(2 * SLOW_BODIES) if number not in sent}
+    assert len(whole) == SLOW_BODIES
+    assert set(reached) == whole | {b"x" * 20}
 
 
 def test_websocket_is_closed(home: Path) -> None:

@@ -1,26 +1,36 @@
 """The three applications on a real Ray Serve behind HAProxy: one server for the whole module."""
 
+import hashlib
 import json
 import socket
 import threading
+import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 import cli.registry
 from features.spec import FEATURE_NAMES
+from mlops.drift_metrics import write_metrics
 from mlops.registry import Registry
 from policies.bundle import BundleError
 from serving.client import BallastClient, Refused
 from serving.launch import Server, processes_of, start
 from serving.schemas import FeaturesRequest, NarrativeRequest, SizingRequest, StreamUpdate
 from tests.serving_bundles import bar_rows, request, saved
+from tests.test_mlops_drift_metrics import report
+from tests.test_serving_telemetry import EXPORTED, queried
 
 pytestmark = pytest.mark.timeout(400)
+
+KEY = "key-7f3a-of-a-desk"
+OWN_LABELS = {"application", "action", "binding_rule", "source", "request", "code", "kind", "writer"}
 
 
 def commands_of(server: Server) -> dict[int, str]:
@@ -38,7 +48,9 @@ def replicas_of(server: Server) -> set[int]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.mktemp("home")
+    write_metrics(home, report(True))
+    return home
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +58,9 @@ def server(home: Path) -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    running = start(home, port=port, replicas=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_metrics_report_interval_ms", "1000")
+        running = start(home, port=port, replicas=2)
     try:
         assert any("haproxy" in command for command in commands_of(running).values())
         yield running
@@ -102,7 +116,8 @@ def test_a_stream_is_carried_on_by_whichever_replica_is_asked(server: Server) ->
         update = StreamUpdate.model_validate({"symbol": "EURUSD", "bars": bars, "seen": seen})
         with BallastClient(server.url) as loop:  # a connection may stay with its replica
             streamed = loop.feed_stream("a", update)
-            replicas.add(loop.features_health().replica)
+            # Three requests a round: taken by turns, two would give every update to the same replica.
+            replicas |= {loop.features_health().replica for _ in range(2)}
         seen = streamed.bars_seen
     assert len(replicas) == 2
     with BallastClient(server.url) as loop:
@@ -148,6 +163,96 @@ def test_large_body_is_refused_stated_or_not(client: httpx.Client) -> None:
     assert client.post("/sizing", content=body).status_code == 413
     assert client.post("/sizing", content=iter([body[:1_000_000]] * 3)).status_code == 413
     assert client.get("/sizing/healthz").status_code == 200
+
+
+def scraped(server: Server) -> dict[tuple[str, str], float]:
+    """The sum over replicas of each metric, by its name and the values of its own labels."""
+    found: dict[tuple[str, str], float] = defaultdict(float)
+    for family in text_string_to_metric_families(httpx.get(server.metrics).text):
+        for sample in family.samples:
+            own = [value for name, value in sorted(sample.labels.items()) if name in OWN_LABELS]
+            found[sample.name, " ".join(own)] += sample.value
+    return found
+
+
+def settled(server: Server) -> dict[tuple[str, str], float]:
+    """`scraped`, once what was asked before is all told."""
+    counts: list[dict[tuple[str, str], float]] = [{}, scraped(server)]
+    while counts[-1] != counts[-2]:
+        time.sleep(2.5)  # a flush and a report are a second apart each
+        found = scraped(server)
+        counts.append({key: value for key, value in found.items() if key[0].startswith("ray_ballast_dec")})
+    return found
+
+
+def test_known_requests_are_found_in_the_metrics(client: httpx.Client, server: Server) -> None:
+    def now() -> dict[tuple[str, str], float]:
+        found = scraped(server)
+        return {key: found[key] - before[key] for key in expected}
+
+    expected = {
+        ("ray_ballast_decisions_total", "STANDARD sizing none rule"): 12.0,
+        ("ray_ballast_sizing_seconds_count", "sizing one"): 7.0,
+        ("ray_ballast_sizing_seconds_count", "sizing batch"): 1.0,
+        ("ray_ballast_journal_wait_seconds_count", "sizing"): 8.0,
+        ("ray_ballast_journal_wait_seconds_count", "narratives"): 1.0,
+        ("ray_ballast_refusals_total", "sizing 422"): 2.0,
+        ("ray_ballast_refusals_total", "sizing 413"): 1.0,
+        ("ray_ballast_refusals_total", "features 422"): 1.0,
+        ("ray_ballast_features_seconds_count", "features bars"): 1.0,
+        ("ray_ballast_narratives_total", "narratives trade_rationale template"): 1.0,
+        ("ray_ballast_narrative_seconds_count", "narratives"): 1.0,
+    }
+    before = settled(server)
+    sizes = [client.post("/sizing", json=request()).json() for _ in range(7)]
+    client.post("/sizing/batch", json={"requests": [request()] * 5})
+    client.post("/sizing", json={})
+    client.post("/sizing", content="{")
+    client.post("/sizing", content=b"x" * 3_000_000)
+    client.post("/features", json={"bars": bar_rows(100)})
+    client.post("/features", json={"bars": bar_rows(150)})
+    client.post("/narratives", json={"kind": "trade_rationale", "decision_id": sizes[0]["decision_id"]})
+    deadline = time.monotonic() + 60.0
+    while now() != expected and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert now() == expected
+    names = {name for name, _ in scraped(server)}
+    unseen = {"ray_ballast_narrative_fallbacks_total"}  # nothing fell back
+    while queried() - names != unseen and time.monotonic() < deadline:  # Serve tells its own now and then
+        time.sleep(0.5)
+        names |= {name for name, _ in scraped(server)}
+    assert queried() - names == unseen, "a panel of the dashboard stays empty"
+    ours = {name for name in names if name.startswith("ray_ballast_") and not name.endswith("_created")}
+    assert ours <= EXPORTED
+    alarms = "ray_ballast_drift_alarm", "sizing"
+    while (seen := scraped(server)[alarms]) != 2.0 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert seen == 2.0, "each replica has read the newest check"
+
+
+def test_each_size_has_one_line_beside_serves_log(client: httpx.Client, server: Server) -> None:
+    answered = client.post("/sizing/batch", json={"requests": [request(account_id="mine")] * 3}).json()
+    wanted = [size["decision_id"] for size in answered["answers"]]
+    deadline = time.monotonic() + 30.0
+    while (found := lines_of(server, wanted[-1])) == [] and time.monotonic() < deadline:
+        time.sleep(0.2)
+    (line,) = found
+    assert (line["message"], line["application"], line["action"]) == ("decision", "sizing", "STANDARD")
+    assert line["account"] != "mine"
+    for decision_id in wanted:
+        assert len(lines_of(server, decision_id)) == 1
+
+
+def lines_of(server: Server, decision_id: str) -> list[dict[str, Any]]:
+    """The lines of our logs with that id."""
+    files = [file for file in logs(server) if file.name.endswith(".ballast.log")]
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    return [json.loads(line) for line in lines if decision_id in line]
+
+
+def logs(server: Server) -> list[Path]:
+    (folder,) = server.folder.glob("session_2*/logs")
+    return [server.folder / "ray.log", *(file for file in folder.rglob("*") if file.is_file())]
 
 
 def test_another_bundle_is_swapped_in_while_serving(client: httpx.Client, server: Server, home: Path) -> None:
@@ -213,11 +318,25 @@ def test_no_request_fails_while_versions_are_promoted_and_rolled_back(
 
 
 def test_a_key_is_asked_for_as_soon_as_there_is_a_keys_file(client: httpx.Client, home: Path) -> None:
-    import hashlib
-
-    hashed = hashlib.sha256(b"secret").hexdigest()
+    hashed = hashlib.sha256(KEY.encode()).hexdigest()
     (home / "keys.json").write_text(json.dumps({"keys": [{"name": "desk", "sha256": hashed}]}))
     for path in ("/sizing/docs", "/features/openapi.json", "/narratives/healthz"):
         assert client.get(path).status_code == 401
-        assert client.get(path, headers={"authorization": "Bearer secret"}).status_code == 200
+        assert client.get(path, headers={"authorization": f"Bearer {KEY}"}).status_code == 200
     assert client.post("/sizing", json=request()).status_code == 401
+
+
+def test_no_key_and_no_token_is_in_any_log(client: httpx.Client, server: Server, home: Path) -> None:
+    headers = {"x-api-key": KEY}
+    wrong = "wrong-key-91c4"
+    assert client.post("/sizing", json=request(), headers={"x-api-key": wrong}).status_code == 401
+    assert client.post("/sizing", json=request(**{KEY: KEY}), headers=headers).status_code == 422
+    assert client.post(f"/sizing?key={KEY}", content=KEY, headers=headers).status_code == 422
+    last = client.post("/sizing", json=request(), headers=headers).json()["decision_id"]
+    deadline = time.monotonic() + 30.0
+    while not lines_of(server, last) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert lines_of(server, last)
+    assert server.token is not None
+    for secret in (KEY, wrong, server.token):
+        assert [file.name for file in logs(server) if secret.encode() in file.read_bytes()] == []

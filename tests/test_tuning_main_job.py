@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from ray.job_submission import JobSubmissionClient
+from ray.job_submission import JobStatus, JobSubmissionClient
 
 from mlops.registry import read_export
 from policies.bundle import open_bundle
 from policies.hybrid import TierPolicy
 from tests.test_project_tree import ROOT
 from tests.test_tuning_jobs import cluster  # noqa: F401 (a fixture)
+from tuning.jobs import submit, wait
 
 
 @pytest.mark.timeout(600)
@@ -44,3 +45,33 @@ def test_a_submitted_training_is_found_in_the_registry_from_outside(
     bundle = open_bundle(home / "bundles", version.digest)
     assert isinstance(bundle.policy(), TierPolicy)
     assert bundle.meta.training["config"]["dqn"]["env_steps"] == 3000
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_search_and_an_evaluation_are_submitted_like_a_training(
+    cluster: JobSubmissionClient,  # noqa: F811
+    home: Path,
+    tmp_path: Path,
+) -> None:
+    settings = {
+        "data": "synthetic:regimes?bars=6000&seed=3",
+        "least_trades": 100,
+        "predictor": {"epochs": 0},
+        "dqn": {"env_steps": 1500, "report_every": 500, "learning_starts": 200, "hidden": [8]},
+    }
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(settings))
+
+    def done(*words: str) -> str:
+        command = [sys.executable, "-m", "ballast", *words, "--config", str(config)]
+        job = submit(cluster, command, ROOT, environment={"BALLAST_HOME": str(home), "COLUMNS": "200"})
+        ended = wait(cluster, job, timeout_s=250)
+        log = cluster.get_job_logs(job)
+        assert ended.status == JobStatus.SUCCEEDED, log
+        return log
+
+    done("tune", "--trials", "2", "--name", "small")
+    assert (home / "experiments" / "small" / "best.json").exists()
+    done("evaluate", "--algo", "plugin", "--folds", "5", "--seeds", "1")
+    assert list((home / "reports").glob("*.html"))
