@@ -218,6 +218,16 @@ class FeaturesHealth(Health):
     fingerprint: Sha256 = Field(description="of the feature definitions")
 
 
+class NarrativesHealth(Health):
+    """The replica that was asked is there, and who writes."""
+
+    writer: str = Field(description="template, or a language model and its mode")
+    fallbacks: dict[str, int] = Field(
+        description="texts that the model did not write to their end, by reason: "
+        "timeout, ungrounded, unavailable, error"
+    )
+
+
 class SizingHealth(Health):
     """The replica that was asked is there, and what it answers from."""
 

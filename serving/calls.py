@@ -16,9 +16,9 @@ from serving.answers import (
     BatchAnswer,
     FeaturesAnswer,
     FeaturesHealth,
-    Health,
     ModelAnswer,
     NarrativeAnswer,
+    NarrativesHealth,
     OutcomeAnswer,
     ReservationAnswer,
     SizingAnswer,
@@ -147,10 +147,11 @@ def features_health() -> Call[FeaturesHealth]:
 
 
 def narrate(request: NarrativeRequest) -> Call[NarrativeAnswer]:
-    """A narrative, journaled each time."""
-    return Call("POST", "/narratives/", NarrativeAnswer, request, again=False)
+    """A narrative, journaled each time; whole, also where the request asks for a stream."""
+    whole = request.model_copy(update={"stream": False})
+    return Call("POST", "/narratives/", NarrativeAnswer, whole, again=False)
 
 
-def narratives_health() -> Call[Health]:
-    """Whether a replica tells narratives."""
-    return Call("GET", "/narratives/healthz", Health)
+def narratives_health() -> Call[NarrativesHealth]:
+    """Whether a replica tells narratives, and who writes them."""
+    return Call("GET", "/narratives/healthz", NarrativesHealth)

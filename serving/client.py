@@ -21,9 +21,9 @@ from serving.answers import (
     BatchAnswer,
     FeaturesAnswer,
     FeaturesHealth,
-    Health,
     ModelAnswer,
     NarrativeAnswer,
+    NarrativesHealth,
     OutcomeAnswer,
     RefusalAnswer,
     ReservationAnswer,
@@ -233,8 +233,8 @@ class BallastClient:
         """Tell a decision, or a context that is given, in plain English."""
         return self._ask(calls.narrate(request))
 
-    def narratives_health(self) -> Health:
-        """Whether one replica of /narratives answers."""
+    def narratives_health(self) -> NarrativesHealth:
+        """Whether one replica of /narratives answers, and who writes."""
         return self._ask(calls.narratives_health())
 
 
@@ -324,5 +324,5 @@ class AsyncBallastClient:
     async def narrate(self, request: NarrativeRequest) -> NarrativeAnswer:
         return await self._ask(calls.narrate(request))
 
-    async def narratives_health(self) -> Health:
+    async def narratives_health(self) -> NarrativesHealth:
         return await self._ask(calls.narratives_health())

@@ -17,6 +17,7 @@ from journal.records import DecisionRecord
 from journal.store import Entry, Journal
 from market.errors import ConfigError, InputError
 from market.home import home as default_home
+from narratives.language_model import LanguageModel
 from serving.keys import Keys
 from serving.refusals import NotFound, Unavailable
 from serving.schemas import Strict
@@ -52,6 +53,9 @@ class Deployed(Strict):
     )
 
     challenger: Challenged | None = None
+    llm: LanguageModel | None = Field(
+        default=None, description="who words the narratives; absent: as BALLAST_LLM of the process says"
+    )
     replicas: Annotated[int, Field(ge=1, le=1_000)] = Field(
         default=1, description="how many share the rate of an API key"
     )

@@ -156,10 +156,12 @@ MODEL: Final[Example] = {
     "override": None,
     "lineage": None,
 }
-HEALTH: Final[Example] = {
-    "status": "ok",
+HEALTH: Final[Example] = {"status": "ok", "refused": None}
+NARRATIVES_HEALTH: Final[Example] = {
+    **HEALTH,
     "replica": "narratives-27079b47a43045e5845f3e202d4c840c",
-    "refused": None,
+    "writer": "smollm2-135m-instruct constrained",
+    "fallbacks": {"timeout": 2},
 }
 FEATURES_HEALTH: Final[Example] = {
     **HEALTH,
@@ -190,7 +192,7 @@ ANSWERS: Final[dict[str, Example]] = {
     "StreamAnswer": STREAM,
     "NarrativeAnswer": NARRATIVE,
     "ModelAnswer": MODEL,
-    "Health": HEALTH,
+    "NarrativesHealth": NARRATIVES_HEALTH,
     "FeaturesHealth": FEATURES_HEALTH,
     "SizingHealth": SIZING_HEALTH,
     "RefusalAnswer": REFUSAL,

@@ -3,17 +3,19 @@
 Holds no arithmetic and no sentence.
 """
 
+import time
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi_offline import FastAPIOffline
 from ray import serve
 
 from serving import documents
-from serving.answers import Health, NarrativeAnswer
+from serving.answers import NarrativeAnswer, NarrativesHealth
 from serving.guard import Guard
 from serving.narrative_desk import NarrativeDesk
+from serving.narrative_events import HEADERS, MEDIA_TYPE, events
 from serving.ray_telemetry import RayTelemetry
 from serving.refusals import DOCUMENTED_OF_A_NARRATIVE, DOCUMENTED_OF_HEALTH, install
 from serving.schemas import NarrativeRequest
@@ -33,18 +35,22 @@ def narrative_api(desk: NarrativeDesk) -> FastAPI:
     @api.post(
         "/",
         response_model=NarrativeAnswer,
-        responses=DOCUMENTED_OF_A_NARRATIVE,
-        summary="Tell one decision or context",
+        responses=DOCUMENTED_OF_A_NARRATIVE | {200: {"content": {MEDIA_TYPE: {}}}},
+        summary="Tell one decision or context, whole or as server-sent events",
     )
     @api.post("", include_in_schema=False)
-    def narrate(request: NarrativeRequest) -> JSONResponse:
+    def narrate(request: NarrativeRequest, http: Request) -> Response:
+        if request.stream or MEDIA_TYPE in http.headers.get("accept", ""):
+            started = time.perf_counter()
+            told = events(desk, request, desk.telling(request), started)
+            return StreamingResponse(told, media_type=MEDIA_TYPE, headers=HEADERS)
         return JSONResponse(desk.tell(request))
 
     @api.get(
         "/healthz",
-        response_model=Health,
+        response_model=NarrativesHealth,
         responses=DOCUMENTED_OF_HEALTH,
-        summary="Whether narratives are told",
+        summary="Whether narratives are told, and who writes them",
     )
     async def healthz() -> JSONResponse:
         return JSONResponse(desk.health())
@@ -64,7 +70,7 @@ class NarrativeService:
         self._told.stop()
 
     def reconfigure(self, config: dict[str, Any]) -> None:
-        """Take over another home."""
+        """Take over another home or language model."""
         self.desk.deploy(config)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

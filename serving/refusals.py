@@ -99,10 +99,14 @@ class OutOfStep(Conflict):
 
 def refusal(status: int, field: str, mend: str, *value: object, **more: int) -> JSONResponse:
     """The answer; at most one `value`, shown if it is short; `more` are other fields of `Refusal`."""
-    error = {"field": field} | ({"value": shown(value[0])} if value else {}) | {"mend": mend} | more
-    answer = _Refused({"error": error}, status_code=status)
+    answer = _Refused(error_of(field, mend, *value, **more), status_code=status)
     answer.field = field
     return answer
+
+
+def error_of(field: str, mend: str, *value: object, **more: int) -> dict[str, Any]:
+    """The body of that answer."""
+    return {"error": {"field": field} | ({"value": shown(value[0])} if value else {}) | {"mend": mend} | more}
 
 
 class _Refused(JSONResponse):

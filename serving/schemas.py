@@ -437,6 +437,9 @@ class NarrativeRequest(Strict):
     context: Annotated[dict[str, Any], Field(max_length=MOST_CONTEXT)] | None = Field(
         default=None, description="what narratives/contexts.py lists for the kind, instead of a decision id"
     )
+    stream: Annotated[bool, Field(strict=True)] = Field(
+        default=False, description="answer with server-sent events, as `Accept: text/event-stream` asks too"
+    )
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:

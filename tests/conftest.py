@@ -24,6 +24,7 @@ TOKEN.touch(mode=0o600)
 TOKEN.write_text(secrets.token_hex(32))
 os.environ |= {
     "BALLAST_HOME": str(SESSION / "home"),
+    "BALLAST_LLM": "none",  # a test that wants the language model says so
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "OMP_NUM_THREADS": "1",  # for PyTorch and BLAS: the same numbers everywhere, no crowded cores
     "RAY_AUTH_MODE": "token",

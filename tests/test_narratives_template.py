@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.guardrails import RULES, SIZES, TIERS, Account, Limits, allowed, bound, cap, floor_to_tier
-from narratives import template
+from narratives import market_wordings, performance_wordings, rationale_wordings, risk_wordings, template
 from narratives.contexts import MarketFeatures
 from narratives.facts import compute, ungrounded_numbers
-from narratives.template import RULE_WORDS, write
+from narratives.rule_words import RULE_WORDS
+from narratives.template import write
 from tests.test_narratives_facts import DECISION, FEATURES, OBSERVATION, PERFORMANCE
 
 SHARES = st.floats(0, 1)
@@ -185,6 +186,12 @@ READINGS = {
 }
 
 
+def test_a_daily_budget_that_is_used_up_is_told_without_a_figure():
+    used_up = {"observation": {"remaining_daily_risk": 0.0}}
+    told = write(compute("trade_rationale", DECISION | used_up))
+    assert "that none of the daily risk budget is left." in told
+
+
 @pytest.mark.parametrize("field", READINGS)
 def test_each_reading_has_its_words(field):
     words, value = READINGS[field]
@@ -226,8 +233,10 @@ def test_a_skipped_trade_reads_like_this():
         "Skip the long EURUSD trade: the size is 0x (SKIP), so no equity is put at risk. "
         "The STAGING model proposed to skip it; no limit bound it, and up to 1.2x was allowed. "
         "The strongest reasons to stay out are that volatility is high (rank 93% among the training bars), "
-        "and that 62% of the daily risk budget is left."
+        "and that 62% of the daily risk budget is all that is left."
     )
+    nothing = rationale(**skipped, proposed_multiplier=0.0, binding_rule="none", rule_cap=0.0)
+    assert "proposed to skip it; no limit bound it, and nothing was allowed anyway." in nothing
     overruled = rationale(**skipped, rule_cap=0.0)
     assert "The STAGING model proposed 1.5x, but the daily risk budget leaves no room for it." in overruled
     assert "The strongest reasons for the proposal are that" in overruled
@@ -406,8 +415,11 @@ def test_a_performance_summary_reads_like_this():
     assert "2 trades were closed, none of them at a profit." in performance(trades=2, win_rate=0.0)
 
 
-def test_no_digit_is_written_in_the_template():
-    tree = ast.parse(inspect.getsource(template))
+@pytest.mark.parametrize(
+    "module", [template, rationale_wordings, risk_wordings, market_wordings, performance_wordings]
+)
+def test_no_digit_is_written_in_the_wordings(module):
+    tree = ast.parse(inspect.getsource(module))
     strings = [
         node.value
         for node in ast.walk(tree)

@@ -56,6 +56,10 @@ def test_the_budget_page_spends_what_it_says(tmp_path: Path) -> None:
     assert run("budget.md", {"home": tmp_path})["used"].exposure == 0
 
 
+def test_the_narratives_page_tells_a_period() -> None:
+    assert "12 trades were closed" in run("narratives.md", {})["narrative"].text
+
+
 def test_the_client_page_goes_from_a_size_to_its_outcome_and_along_a_stream(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from features.spec import FEATURE_NAMES
 from market.errors import DataError, InputError
+from serving import calls
 from serving.answers import SizingAnswer
 from serving.client import AsyncBallastClient, BallastClient, Refused, Retries, Unanswered
 from serving.keys import add
@@ -336,3 +337,8 @@ def test_what_is_not_finite_reaches_the_service_and_is_refused_there(home: Path)
 
 def test_the_key_is_not_shown() -> None:
     assert "secret" not in repr(vars(BallastClient(key="secret")))
+
+
+def test_a_narrative_is_asked_for_whole_also_by_a_request_for_a_stream() -> None:
+    asked = NarrativeRequest(kind="trade_rationale", decision_id="2f6c1d0e", stream=True)
+    assert calls.narrate(asked).body == asked.model_copy(update={"stream": False})

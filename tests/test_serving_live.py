@@ -92,6 +92,11 @@ def test_three_endpoints_answer_one_after_the_other(client: httpx.Client) -> Non
     story = client.post("/narratives", json={"kind": "trade_rationale", "decision_id": size["decision_id"]})
     assert story.status_code == 200
     assert "EURUSD" in story.json()["text"]
+    told = {"kind": "trade_rationale", "decision_id": size["decision_id"], "stream": True}
+    with client.stream("POST", "/narratives", json=told) as events:
+        assert events.headers["content-type"] == "text/event-stream; charset=utf-8"
+        *pieces, last = [json.loads(line[6:]) for line in events.iter_lines() if line.startswith("data: ")]
+    assert "".join(piece["text"] for piece in pieces) == last["text"] == story.json()["text"]
     assert client.get("/sizing/models").json() == []
 
 

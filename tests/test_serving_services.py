@@ -6,7 +6,9 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -15,6 +17,8 @@ from features.spec import FEATURE_NAMES, fingerprint
 from journal.records import DecisionRecord, SignalRecord, signal_id
 from journal.store import Journal
 from mlops.versions import ModelVersion, write_export
+from narratives.chooser import Chooser
+from narratives.narrator import Narrator
 from serving.answers import FeaturesAnswer, NarrativeAnswer, SizingAnswer
 from serving.feature_desk import FeatureDesk
 from serving.feature_service import feature_api
@@ -25,8 +29,10 @@ from serving.position_sizer import NO_MODEL, PositionSizer, feature_row
 from serving.schemas import SIZING_EXAMPLE, SizingRequest, bars_of, nanoseconds
 from serving.sizing_desk import REFUSED, SizingDesk
 from serving.sizing_service import sizing_api
+from tests.fake_model import FakeModel
 from tests.serving_bundles import bar_rows, bundle, fine_tuned_bundle, request, saved
 from tests.serving_client import ask
+from tests.test_narratives_facts import DECISION
 
 
 def sizing_desk(home: Path, folder: Path | None = None, status: str = "STAGING") -> SizingDesk:
@@ -353,6 +359,70 @@ def test_narratives_tell_a_given_context(home: Path) -> None:
     )
     assert answer.status_code == 422
     assert answer.json()["error"]["field"] == "side"
+
+
+def streamed(answer: httpx.Response) -> list[tuple[str, dict[str, Any]]]:
+    """The events of an answer, by name and content."""
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    found = re.findall(r"event: (\w+)\ndata: (.*)\n\n", answer.text)
+    return [(name, json.loads(content)) for name, content in found]
+
+
+def test_streamed_pieces_are_the_whole_text_which_is_journaled(home: Path) -> None:
+    desk = NarrativeDesk()
+    desk.deploy({"home": str(home)})
+    desk.narrator = Narrator(Chooser(FakeModel()))
+    body = {"kind": "trade_rationale", "context": DECISION}
+    plain = ask(narrative_api(desk), "POST", "/", json=body).json()
+    for asked in (
+        {"json": {**body, "stream": True}},
+        {"json": body, "headers": {"accept": "text/event-stream"}},
+    ):
+        *pieces, (last, whole) = streamed(ask(narrative_api(desk), "POST", "/", **asked))
+        assert len(pieces) > 10
+        assert {name for name, _ in pieces} == {"piece"}
+        assert (last, whole) == ("narrative", plain)
+        assert "".join(piece["text"] for _, piece in pieces) == whole["text"]
+    assert whole["writer"] == "fake constrained"
+    assert [record.payload["text"] for record in journal(home).read("narrative")] == [whole["text"]] * 3
+    in_process = Narrator(Chooser(FakeModel())).generate_trade_rationale(DECISION)
+    assert in_process.model_dump(mode="json").items() <= plain.items()
+
+
+def test_a_stream_is_refused_before_it_begins_and_says_when_it_cannot_be_journaled(home: Path) -> None:
+    desk = NarrativeDesk()
+    desk.deploy({"home": str(home)})
+    refused = ask(
+        narrative_api(desk),
+        "POST",
+        "/",
+        json={"kind": "trade_rationale", "context": {"symbol": "EURUSD"}, "stream": True},
+    )
+    assert (refused.status_code, refused.json()["error"]["field"]) == (422, "side")
+    (home / "journal").write_text("in the way")
+    body = {"kind": "trade_rationale", "context": DECISION, "stream": True}
+    *_, (last, content) = streamed(ask(narrative_api(desk), "POST", "/", json=body))
+    assert (last, content["error"]["field"]) == ("error", "journal")
+
+
+def test_health_tells_who_writes_and_what_the_template_wrote_instead(home: Path) -> None:
+    desk = NarrativeDesk()
+    desk.deploy({"home": str(home)})
+    assert ask(narrative_api(desk), "GET", "/healthz").json()["writer"] == "template"
+    desk.deploy({"home": str(home), "llm": {"path": str(home / "absent.gguf")}})
+    assert desk.refused is not None
+    assert desk.refused["field"] == "llm"
+    assert ask(narrative_api(desk), "GET", "/healthz").json()["writer"] == "template"
+    fresh = NarrativeDesk()
+    fresh.deploy({"home": str(home), "llm": {"path": str(home / "absent.gguf")}})
+    body = {"kind": "trade_rationale", "context": DECISION}
+    assert ask(narrative_api(fresh), "POST", "/", json=body).json()["writer"] == "template"
+    health = ask(narrative_api(fresh), "GET", "/healthz").json()
+    assert health["fallbacks"] == {"unavailable": 1}
+    assert health["refused"]["field"] == "llm"
+    fresh.deploy({"home": str(home), "llm": {"mode": "bold"}})
+    assert fresh.refused is not None
+    assert fresh.refused["field"] == "user_config.llm.mode"
 
 
 def test_unknown_decision_is_not_found_with_and_without_a_journal(home: Path) -> None:
