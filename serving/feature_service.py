@@ -27,6 +27,7 @@ from serving.refusals import (
 )
 from serving.schemas import FeaturesRequest, StreamUpdate
 from serving.telemetry import FEATURES
+from serving.threads import in_a_thread
 
 StreamId = Annotated[
     str,
@@ -51,6 +52,7 @@ def feature_api(desk: FeatureDesk) -> FastAPI:
 
     @api.post("/", response_model=FeaturesAnswer, responses=DOCUMENTED, summary="Features at the last bar")
     @api.post("", include_in_schema=False)
+    @in_a_thread
     def features(request: FeaturesRequest) -> JSONResponse:
         started = time.perf_counter()
         answer = desk.features(request)
@@ -63,6 +65,7 @@ def feature_api(desk: FeatureDesk) -> FastAPI:
         responses=DOCUMENTED_OF_STREAMS,
         summary="Carry a stream on by its next bars",
     )
+    @in_a_thread
     def feed(stream_id: StreamId, update: StreamUpdate, http: Request) -> JSONResponse:
         started = time.perf_counter()
         answer = desk.feed(http.scope["owner"], stream_id, update)
@@ -75,6 +78,7 @@ def feature_api(desk: FeatureDesk) -> FastAPI:
         responses=DOCUMENTED_OF_A_STREAM,
         summary="Where a stream stands",
     )
+    @in_a_thread
     def stream(stream_id: StreamId, http: Request) -> JSONResponse:
         return JSONResponse(desk.stream(http.scope["owner"], stream_id))
 
@@ -84,6 +88,7 @@ def feature_api(desk: FeatureDesk) -> FastAPI:
         responses=DOCUMENTED,
         summary="Forget a stream, whether there is one or not",
     )
+    @in_a_thread
     def drop(stream_id: StreamId, http: Request) -> Response:
         desk.drop(http.scope["owner"], stream_id)
         return Response(status_code=204)

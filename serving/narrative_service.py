@@ -19,6 +19,7 @@ from serving.narrative_events import HEADERS, MEDIA_TYPE, events
 from serving.ray_telemetry import RayTelemetry
 from serving.refusals import DOCUMENTED_OF_A_NARRATIVE, DOCUMENTED_OF_HEALTH, install
 from serving.schemas import NarrativeRequest
+from serving.threads import in_a_thread
 
 
 def narrative_api(desk: NarrativeDesk) -> FastAPI:
@@ -39,6 +40,7 @@ def narrative_api(desk: NarrativeDesk) -> FastAPI:
         summary="Tell one decision or context, whole or as server-sent events",
     )
     @api.post("", include_in_schema=False)
+    @in_a_thread
     def narrate(request: NarrativeRequest, http: Request) -> Response:
         if request.stream or MEDIA_TYPE in http.headers.get("accept", ""):
             started = time.perf_counter()

@@ -30,6 +30,7 @@ from serving.refusals import DOCUMENTED_OF_A_DECISION, DOCUMENTED_OF_HEALTH, DOC
 from serving.reservations import Step
 from serving.schemas import OutcomeReport, SizingBatch, SizingRequest
 from serving.sizing_desk import SizingDesk
+from serving.threads import in_a_thread
 
 DecisionId = Annotated[
     str,
@@ -58,6 +59,7 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
 
     @api.post("/", response_model=SizingAnswer, responses=DOCUMENTED_OF_SIZES, summary="Size one signal")
     @api.post("", include_in_schema=False)
+    @in_a_thread
     def size(request: SizingRequest) -> Response:
         return _json(desk.decide(request))
 
@@ -67,6 +69,7 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
         responses=DOCUMENTED_OF_SIZES,
         summary="Size many signals at once",
     )
+    @in_a_thread
     def size_all(batch: SizingBatch) -> Response:
         return _json({"answers": desk.decide_all(batch)})
 
@@ -76,6 +79,7 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
         responses=DOCUMENTED_OF_A_DECISION,
         summary="Report what became of a signal, skipped ones included",
     )
+    @in_a_thread
     def outcome(decision_id: DecisionId, report: OutcomeReport) -> JSONResponse:
         return JSONResponse(desk.report(decision_id, report))
 
@@ -85,6 +89,7 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
         responses=DOCUMENTED_OF_A_DECISION,
         summary="Commit a reserved trade, settle it when it is closed, or release it unused",
     )
+    @in_a_thread
     def reservation(
         decision_id: DecisionId,
         step: Annotated[Step, PathParameter(description="what became of the reserved trade")],
@@ -97,6 +102,7 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
         responses=DOCUMENTED_OF_HEALTH,
         summary="All registered versions, oldest first",
     )
+    @in_a_thread
     def models() -> JSONResponse:
         return JSONResponse(
             VERSIONS.dump_python(read_export(desk.home), mode="json", exclude={"__all__": {"path"}})
