@@ -135,6 +135,7 @@ def environment(given: Mapping[str, str], home: Path, folder: Path, port: int) -
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_worker_niceness": "0",  # else any program of the machine's goes before an answer
         "RAY_AUTH_MODE": given.get("RAY_AUTH_MODE", "token"),
         "RAY_USAGE_STATS_ENABLED": "0",
         "MLFLOW_DISABLE_TELEMETRY": "true",

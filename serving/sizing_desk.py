@@ -16,7 +16,6 @@ import numpy.typing as npt
 from envs.guardrails import Limits
 from features.spec import FEATURE_NAMES, fingerprint
 from journal.budget import RiskBudget
-from journal.group import Group
 from journal.location import open_budget
 from journal.records import (
     AccountSnapshot,
@@ -103,8 +102,6 @@ class SizingDesk(Desk):
         self._drift = DriftReadings()
         self._limits: LimitsFolder | None = None
         self._budget: RiskBudget | None = None
-        # What threads ask for at once is sized together and written in one transaction.
-        self._together = Group(self._decide_together)
 
     def deploy(self, config: Mapping[str, Any]) -> None:
         """See `Desk.deploy`. Without an old model the rule answers, and says that one was refused."""
@@ -151,12 +148,31 @@ class SizingDesk(Desk):
     def decide(self, request: SizingRequest) -> dict[str, Any]:
         """The answer to `request`, already journaled; Unavailable where it cannot be journaled."""
         started = time.perf_counter()
-        if request.reserve is None:
-            answer = self._together.ask(request)
-        else:
-            (answer,) = self._journaled([request], numbered=False)
+        (answer,) = self._journaled([request], numbered=False)
         self.telemetry.sized([(request.account_id, answer)], started, "one")
         return answer
+
+    def decide_each(self, asked: Sequence[tuple[SizingRequest, float]]) -> list[dict[str, Any] | InputError]:
+        """`decide` for requests without a reservation, journaled in one transaction: the answer of each, or
+        why it alone is refused. With each comes its moment on time.perf_counter().
+
+        Unavailable where they cannot be journaled.
+        """
+        began = time.perf_counter()
+        cases: list[Case | InputError] = []
+        for request, _ in asked:
+            try:
+                cases += self._cases([request], numbered=False)
+            except InputError as refusal:
+                cases.append(refusal)
+        sized = self._size([case for case in cases if isinstance(case, Case)], began, numbered=False)
+        self._write(sized)
+        made = (one.answer for one in sized)
+        answers = [next(made) if isinstance(case, Case) else case for case in cases]
+        for (request, started), answer in zip(asked, answers, strict=True):
+            if not isinstance(answer, InputError):
+                self.telemetry.sized([(request.account_id, answer)], started, "one")
+        return answers
 
     def decide_all(self, batch: SizingBatch) -> list[dict[str, Any]]:
         """The answers to all requests, already journaled in one transaction: all of them or none.
@@ -172,20 +188,6 @@ class SizingDesk(Desk):
     def sizes(self, requests: Sequence[SizingRequest]) -> list[dict[str, Any]]:
         """What the answers to `requests` say of their sizes; nothing is reserved and nothing journaled."""
         return _sizes([(case.sizer, case.asking()) for case in self._cases(requests, numbered=True)])
-
-    def _decide_together(self, requests: Sequence[SizingRequest]) -> list[dict[str, Any] | Exception]:
-        """Of each request without a reservation the answer, all of them journaled, or why it is refused."""
-        started = time.perf_counter()
-        cases: list[Case | InputError] = []
-        for request in requests:
-            try:
-                cases += self._cases([request], numbered=False)
-            except InputError as refusal:
-                cases.append(refusal)
-        sized = self._size([case for case in cases if isinstance(case, Case)], started, numbered=False)
-        self._write(sized)
-        answers = (one.answer for one in sized)
-        return [next(answers) if isinstance(case, Case) else case for case in cases]
 
     def report(self, decision_id: str, outcome: OutcomeReport) -> dict[str, Any]:
         """See `report_outcome`; what was reserved for the decision is settled, or released if unused."""

@@ -3,6 +3,8 @@
 Holds no arithmetic.
 """
 
+import time
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Response
@@ -14,6 +16,7 @@ from pydantic_core import to_json
 from ray import serve
 
 from features.kernel import warm
+from market.errors import InputError
 from mlops.registry import ModelVersion, read_export
 from serving import documents
 from serving.answers import (
@@ -24,6 +27,7 @@ from serving.answers import (
     SizingAnswer,
     SizingHealth,
 )
+from serving.gathering import Gathering
 from serving.guard import Guard
 from serving.ray_telemetry import RayTelemetry
 from serving.refusals import DOCUMENTED_OF_A_DECISION, DOCUMENTED_OF_HEALTH, DOCUMENTED_OF_SIZES, install
@@ -57,11 +61,19 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
         Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas, largest_body=LARGEST_BATCH_BODY
     )
 
+    def sizes(asked: Sequence[tuple[SizingRequest, float]]) -> list[Response | Exception]:
+        answers = desk.decide_each(asked)
+        return [answer if isinstance(answer, InputError) else _json(answer) for answer in answers]
+
+    at_once = Gathering(sizes)
+    size_reserved = in_a_thread(lambda request: _json(desk.decide(request)))
+
     @api.post("/", response_model=SizingAnswer, responses=DOCUMENTED_OF_SIZES, summary="Size one signal")
     @api.post("", include_in_schema=False)
-    @in_a_thread
-    def size(request: SizingRequest) -> Response:
-        return _json(desk.decide(request))
+    async def size(request: SizingRequest) -> Response:
+        if request.reserve is not None:
+            return await size_reserved(request)
+        return await at_once.ask((request, time.perf_counter()))
 
     @api.post(
         "/batch",

@@ -1,10 +1,7 @@
 """Many signals sized in one request: the same sizes, one transaction, all or none."""
 
 import json
-import threading
-import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -75,36 +72,21 @@ def test_one_unsound_request_refuses_the_whole_batch_and_journals_nothing(home: 
     assert not (home / "journal").exists()
 
 
-def test_what_clients_ask_for_at_once_is_one_transaction_and_one_refusal_is_one_clients(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_asked_for_at_once_is_one_transaction_and_a_refusal_is_one_clients_alone(home: Path) -> None:
     desk = sizing_desk(home, saved(home, seed=3))
-    asked = [SizingRequest.model_validate(one) for one in requests(5)]
     too_late = request(
         market={"features": None, "bars": bar_rows(120)}, signal={"timestamp": "2026-01-05T13:59:59Z"}
     )
-    alone = [desk.decide(one) for one in asked]
-    seen, begun, free, write = commits(desk), threading.Event(), threading.Event(), desk._write
-
-    def slow(sized: Any) -> None:
-        begun.set()
-        assert free.wait(60)
-        write(sized)
-
-    monkeypatch.setattr(desk, "_write", slow)
-    with ThreadPoolExecutor(6) as pool:
-        first = pool.submit(desk.decide, asked[0])
-        assert begun.wait(60)
-        others = [pool.submit(desk.decide, one) for one in asked[1:]]
-        refused = pool.submit(desk.decide, SizingRequest.model_validate(too_late))
-        while len(desk._together._waiting) < 5:
-            time.sleep(0.001)
-        free.set()
-        answers = [one.result(60) for one in (first, *others)]
-        assert isinstance(refused.exception(60), DataError)
-    assert len(seen) == 2
-    assert len({answer["decision_id"] for answer in answers}) == 5
+    asked = [SizingRequest.model_validate(one) for one in [*requests(3), too_late, request()]]
+    alone = [desk.decide(one) for one in asked if one != asked[3]]
+    seen = commits(desk)
+    answers = desk.decide_each([(one, 0.0) for one in asked])
+    refused = answers.pop(3)
+    assert isinstance(refused, DataError)
+    assert refused.field == "market.bars"
+    assert len(seen) == 1
     for answer, same in zip(answers, alone, strict=True):
+        assert isinstance(answer, dict)
         assert {**answer, "decision_id": ""} == {**same, "decision_id": ""}
         DecisionRecord.of(journal(home).get(answer["decision_id"]))
 
