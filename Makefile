@@ -20,8 +20,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 menu:
 	@echo "make install   create $(VENV) and install Ballast with its pinned dependencies"
 	@echo "make demo      run the whole of Ballast once on real market bars, and say what to type next"
-	@echo "make test      run the tests but for the long ones, two at once; what this machine lacks is skipped, with the reason"
-	@echo "               ALL=1: the long ones too (kills, whole commands), with the coverage gate; WORKERS=N: so many at once"
+	@echo "make test      run the tests, skipping with the reason what this machine lacks; ALL=1: the long ones too, and the coverage gate"
 	@echo "make check     check formatting, lint, types and the import rules"
 	@echo "make bench     run every benchmark and write benchmarks/results.json (QUICK=1: a minute each)"
 	@echo "make serve     serve /features, /sizing and /narratives until Ctrl-C"

@@ -160,8 +160,8 @@ HEALTH: Final[Example] = {"status": "ok", "refused": None}
 NARRATIVES_HEALTH: Final[Example] = {
     **HEALTH,
     "replica": "narratives-27079b47a43045e5845f3e202d4c840c",
-    "writer": "smollm2-135m-instruct constrained",
-    "fallbacks": {"timeout": 2},
+    "writer": "template",
+    "fallbacks": {},
 }
 FEATURES_HEALTH: Final[Example] = {
     **HEALTH,

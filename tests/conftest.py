@@ -66,20 +66,17 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side (`-n 2`) a file's tests stay together, but a long one goes alone. What takes most time
+    """Side by side (`-n 2`) a file's tests stay together, but one of minutes goes alone. What takes most time
     goes first, so that in the end no process waits for another."""
 
     def place(item: pytest.Item) -> tuple[bool, ...]:
-        patient = item.get_closest_marker("timeout") is not None
-        return (not _is_long(item), not patient, not item.path.name.startswith("test_tuning"))
+        minutes, is_long = (item.get_closest_marker(name) is not None for name in ("timeout", "long"))
+        return (not (minutes and is_long), not minutes, not item.path.name.startswith("test_tuning"))
 
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if _is_long(item) else item.path.name))
+        alone = not place(item)[0]
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else item.path.name))
     items.sort(key=place)
-
-
-def _is_long(item: pytest.Item) -> bool:
-    return item.get_closest_marker("long") is not None
 
 
 @pytest.fixture(autouse=True)

@@ -70,6 +70,7 @@ def test_learner_trains_through_the_code_of_real_data(
     assert not (train.gross_r[:100] == select.gross_r[:100]).all(), "chosen on the signals it learned from"
 
 
+@pytest.mark.long
 def test_fine_tune_is_measured_beside_its_tiers_with_the_verdict(
     ray_cluster: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,6 +84,7 @@ def test_fine_tune_is_measured_beside_its_tiers_with_the_verdict(
     assert figures["served"] == [figures["select_lower_bound"][0] > 0.0]
 
 
+@pytest.mark.long
 def test_masked_ppo_is_measured_too(
     ray_cluster: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from typer.testing import CliRunner
 
 import cli.registry
 from features.spec import FEATURE_NAMES
+from market.errors import ConfigError
 from mlops.drift_metrics import write_metrics
 from mlops.registry import Registry
 from policies.bundle import BundleError
 from serving.client import BallastClient, Refused
-from serving.launch import Server, processes_of, start
+from serving.launch import Server, port_to_serve_on, processes_of, start
 from serving.schemas import FeaturesRequest, NarrativeRequest, SizingRequest, StreamUpdate
 from tests.serving_bundles import bar_rows, request, saved
 from tests.test_mlops_drift_metrics import report
@@ -53,11 +55,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+def free_port() -> int:
+    """One that has free beside it all that serving needs."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        with suppress(ConfigError):
+            return port_to_serve_on(port)
+
+
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[Server]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_metrics_report_interval_ms", "1000")
         running = start(home, port=port, replicas=2)

@@ -76,6 +76,7 @@ def test_partitioned_folder_gives_the_bits_of_the_pipeline_and_one_ordered_file_
     )
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_cluster")
 def test_url_of_a_file_with_an_index_and_symbols_in_any_case_gives_the_bits_of_the_pipeline(tmp_path):
     table = pd.concat([table_of("eur", 110, 1), table_of("ibm", 130, 2), table_of("EUR ", 240, 1)[110:]])
@@ -88,6 +89,7 @@ def test_url_of_a_file_with_an_index_and_symbols_in_any_case_gives_the_bits_of_t
     same_bits(written, in_order(FeaturePipeline().extract(table)))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_cluster")
 def test_file_without_symbols_is_named_by_its_file_and_a_folder_that_is_empty_may_be_filled(tmp_path):
     write(tmp_path / "Gold.parquet", table_of("", 105).drop(columns=["symbol", "volume"]))
@@ -115,6 +117,7 @@ def test_one_bad_bar_refuses_all_by_symbol_row_and_column_and_leaves_nothing(tmp
     assert list(out.iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_cluster")
 def test_bar_without_a_symbol_is_refused_before_anything_is_computed(tmp_path):
     table = table_of("IBM", 40)
@@ -126,6 +129,7 @@ def test_bar_without_a_symbol_is_refused_before_anything_is_computed(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bars.parquet"]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_cluster")
 def test_column_that_only_some_files_have_is_not_filled(tmp_path):
     write(tmp_path / "bars" / "a.parquet", table_of("IBM", 100).drop(columns="volume"))

@@ -138,6 +138,7 @@ def test_repeats_itself_resumes_and_refuses_the_checkpoint_of_other_tiers(
         trained("resumed", tier=2)
 
 
+@pytest.mark.long
 def test_two_remote_samplers_fine_tune_too(ray_cluster: str, tmp_path: Path) -> None:
     asked = config(**(SMALL | {"env_runners": 2, "env_steps": 900}))
     made = fine_tune(stream(), stream(2, 600), fixed_size(3), asked, tmp_path, quiet)

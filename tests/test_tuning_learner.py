@@ -410,6 +410,7 @@ def test_rollouts_become_valid_steps_with_standardised_advantages() -> None:
     np.testing.assert_array_equal(standardised(np.full(3, 2.0, dtype=np.float32)), 0.0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("algo", ["dqn", "ppo"])
 def test_algorithm_is_a_tune_trainable(ray_cluster: str, tmp_path: Path, algo: str) -> None:
     settings = small_config(algo)

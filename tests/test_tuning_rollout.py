@@ -305,6 +305,7 @@ def test_state_carries_weights_and_steps_to_another_runner() -> None:
     assert other.get_state()["num_env_steps_sampled_lifetime"] == 500
 
 
+@pytest.mark.long
 def test_two_remote_runners_sample_evaluate_and_come_back_after_a_kill(ray_cluster: str) -> None:
     settings = (
         config()

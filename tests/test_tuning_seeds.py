@@ -13,6 +13,8 @@ from tuning.config import TrainConfig, parse
 from tuning.seeds import Spread, train_seeds
 from tuning.train import start
 
+pytestmark = pytest.mark.long
+
 TINY = {"env_steps": 600, "environments": 16, "learning_starts": 200, "report_every": 300, "hidden": [8]}
 
 

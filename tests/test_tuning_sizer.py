@@ -136,6 +136,7 @@ def test_counterfactuals_count_no_step_twice_and_repeat_themselves(ray_cluster: 
         assert len(replay["actions"]) == 6 * curve[-1][0], "no limit of L1 ever forbids a tier"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("algo", ["dqn", "dqn, counterfactual", "ppo"])
 def test_two_remote_samplers_train_too(ray_cluster: str, tmp_path: Path, algo: str) -> None:
     remote = parse({"dqn": {"env_runners": 2}}, base=tiny())

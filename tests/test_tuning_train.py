@@ -292,6 +292,7 @@ def test_the_run_keeps_its_configuration(finished: tuple[Path, Training, Result,
     assert TrainConfig.model_validate(kept) == config()
 
 
+@pytest.mark.long
 def test_fine_tune_is_compared_beside_its_tiers_and_said_of_in_bundle_and_registry(
     finished: tuple[Path, Training, Result, Recorder], tmp_path: Path, ray_cluster: str
 ) -> None:

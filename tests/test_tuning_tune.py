@@ -316,6 +316,7 @@ def test_plan_that_cannot_be_is_refused(given: dict[str, Any], field: str) -> No
     assert refused.value.field == field
 
 
+@pytest.mark.long
 def test_failed_trials_are_told_with_their_reason(
     ray_cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,6 +346,7 @@ def test_trial_whose_process_died_too_often_is_told_as_failed_even_if_it_never_b
     assert told.counts[-1][:3] == (1, 2, 0)
 
 
+@pytest.mark.long
 def test_population_based_training_hands_a_checkpoint_on_at_every_perturbation(
     ray_cluster: str, tmp_path: Path
 ) -> None:
