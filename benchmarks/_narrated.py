@@ -88,11 +88,12 @@ def market(draw: np.random.Generator) -> Context:
 def performance(draw: np.random.Generator) -> Context:
     """One period's closed trades."""
     trades = int(draw.choice([0, 1, 7, 63, 1234]))
+    wins = int(draw.binomial(trades, draw.random()))
     mean = float(draw.normal(0, 0.3))
     return {
         "symbol": None if draw.random() < 0.3 else "EURUSD",
         "trades": trades,
-        "win_rate": float(draw.integers(0, 2)) if trades == 1 else float(draw.random()),
+        "win_rate": wins / trades if trades else 0.0,
         "mean_r": mean,
         "total_r": mean * trades,
         "max_drawdown": float(draw.beta(1, 9)) * (trades > 1),
