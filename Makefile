@@ -33,7 +33,7 @@ demo: install
 	@$(PY) -m ballast demo
 
 test: $(VENV)/.developing
-	@$(PY) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(if $(ALL),--cov --cov-report=term,-m "not long")
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(if $(ALL),--cov --cov-report=term,-m "not long")
 
 check: $(VENV)/.developing
 	@$(VENV)/bin/ruff format --check --output-format concise . || { echo "not formatted: run $(VENV)/bin/ruff format ."; exit 1; }

@@ -66,16 +66,11 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side (`-n 2`) a file's tests stay together, but one of minutes goes alone. What takes most time
-    goes first, so that in the end no process waits for another."""
+    """What takes most time goes first: side by side (`-n 2`) no process is to wait for another in the end."""
 
-    def place(item: pytest.Item) -> tuple[bool, ...]:
-        minutes, is_long = (item.get_closest_marker(name) is not None for name in ("timeout", "long"))
-        return (not (minutes and is_long), not minutes, not item.path.name.startswith("test_tuning"))
+    def place(item: pytest.Item) -> tuple[bool, bool]:
+        return (item.get_closest_marker("timeout") is None, not item.path.name.startswith("test_tuning"))
 
-    for item in items:
-        alone = not place(item)[0]
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else item.path.name))
     items.sort(key=place)
 
 

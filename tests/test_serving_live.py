@@ -70,6 +70,9 @@ def server(home: Path) -> Iterator[Server]:
     port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_metrics_report_interval_ms", "1000")
+        patch.setattr(
+            "serving.launch.DASHBOARD_PORT", free_port()
+        )  # the demo's test may want it at that moment
         running = start(home, port=port, replicas=2)
     try:
         assert any("haproxy" in command for command in commands_of(running).values())
