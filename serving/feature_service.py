@@ -9,21 +9,18 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse
-from fastapi_offline import FastAPIOffline
 from ray import serve
 
 from features.kernel import warm
-from serving import documents
 from serving.answers import FeaturesAnswer, FeaturesHealth, StreamAnswer
+from serving.application import application
 from serving.feature_desk import FeatureDesk
-from serving.guard import Guard
 from serving.ray_telemetry import RayTelemetry
 from serving.refusals import (
     DOCUMENTED,
     DOCUMENTED_OF_A_STREAM,
     DOCUMENTED_OF_HEALTH,
     DOCUMENTED_OF_STREAMS,
-    install,
 )
 from serving.schemas import FeaturesRequest, StreamUpdate
 from serving.telemetry import FEATURES
@@ -41,14 +38,9 @@ StreamId = Annotated[
 
 def feature_api(desk: FeatureDesk) -> FastAPI:
     """The application in front of `desk`."""
-    api = FastAPIOffline(
-        redoc_url=None,
-        title="Ballast features",
-        description="The 31 features at the last of a row of bars, or along a stream of them.",
+    api = application(
+        desk, "Ballast features", "The 31 features at the last of a row of bars, or along a stream of them."
     )
-    install(api, desk.telemetry)
-    documents.install(api)
-    api.add_middleware(Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas)
 
     @api.post("/", response_model=FeaturesAnswer, responses=DOCUMENTED, summary="Features at the last bar")
     @api.post("", include_in_schema=False)

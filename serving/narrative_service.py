@@ -8,30 +8,21 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from fastapi_offline import FastAPIOffline
 from ray import serve
 
-from serving import documents
 from serving.answers import NarrativeAnswer, NarrativesHealth
-from serving.guard import Guard
+from serving.application import application
 from serving.narrative_desk import NarrativeDesk
 from serving.narrative_events import HEADERS, MEDIA_TYPE, events
 from serving.ray_telemetry import RayTelemetry
-from serving.refusals import DOCUMENTED_OF_A_NARRATIVE, DOCUMENTED_OF_HEALTH, install
+from serving.refusals import DOCUMENTED_OF_A_NARRATIVE, DOCUMENTED_OF_HEALTH
 from serving.schemas import NarrativeRequest
 from serving.threads import in_a_thread
 
 
 def narrative_api(desk: NarrativeDesk) -> FastAPI:
     """The application in front of `desk`."""
-    api = FastAPIOffline(
-        redoc_url=None,
-        title="Ballast narratives",
-        description="Why a size is what it is, every number a fact.",
-    )
-    install(api, desk.telemetry)
-    documents.install(api)
-    api.add_middleware(Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas)
+    api = application(desk, "Ballast narratives", "Why a size is what it is, every number a fact.")
 
     @api.post(
         "/",

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Final
 from fastapi import FastAPI, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse
-from fastapi_offline import FastAPIOffline
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 from ray import serve
@@ -18,7 +17,6 @@ from ray import serve
 from features.kernel import warm
 from market.errors import InputError
 from mlops.registry import ModelVersion, read_export
-from serving import documents
 from serving.answers import (
     BatchAnswer,
     ModelAnswer,
@@ -27,10 +25,10 @@ from serving.answers import (
     SizingAnswer,
     SizingHealth,
 )
+from serving.application import application
 from serving.gathering import Gathering
-from serving.guard import Guard
 from serving.ray_telemetry import RayTelemetry
-from serving.refusals import DOCUMENTED_OF_A_DECISION, DOCUMENTED_OF_HEALTH, DOCUMENTED_OF_SIZES, install
+from serving.refusals import DOCUMENTED_OF_A_DECISION, DOCUMENTED_OF_HEALTH, DOCUMENTED_OF_SIZES
 from serving.reservations import Step
 from serving.schemas import OutcomeReport, SizingBatch, SizingRequest
 from serving.sizing_desk import SizingDesk
@@ -50,15 +48,8 @@ LARGEST_BATCH_BODY: Final = 2_097_152  # bytes: 1,024 requests with features of 
 
 def sizing_api(desk: SizingDesk) -> FastAPI:
     """The application in front of `desk`."""
-    api = FastAPIOffline(
-        redoc_url=None,
-        title="Ballast sizing",
-        description="How large a position may be, and which rule says so.",
-    )
-    install(api, desk.telemetry)
-    documents.install(api)
-    api.add_middleware(
-        Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas, largest_body=LARGEST_BATCH_BODY
+    api = application(
+        desk, "Ballast sizing", "How large a position may be, and which rule says so.", LARGEST_BATCH_BODY
     )
 
     def sizes(asked: Sequence[tuple[SizingRequest, float]]) -> list[Response | Exception]:

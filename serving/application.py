@@ -1,0 +1,22 @@
+"""What every application has before its endpoints: documents with examples, one form of refusal, the guard.
+
+Knows nothing of the endpoints.
+"""
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from serving import documents, refusals
+from serving.desk import Desk
+from serving.guard import LARGEST_BODY, Guard
+
+
+def application(desk: Desk, title: str, description: str, largest_body: int = LARGEST_BODY) -> FastAPI:
+    """An application of `desk` without endpoints; no body may have more than `largest_body` bytes."""
+    api = FastAPIOffline(redoc_url=None, title=title, description=description)
+    refusals.install(api, desk.telemetry)
+    documents.install(api)
+    api.add_middleware(
+        Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas, largest_body=largest_body
+    )
+    return api
