@@ -4,6 +4,7 @@ Knows nothing of Ray, HTTP or sizes.
 """
 
 import os
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from narratives.language_model import LanguageModel
 from serving.keys import Keys
 from serving.refusals import NotFound, Unavailable
 from serving.schemas import Strict
-from serving.telemetry import JOURNAL_QUEUE, NOT_TAKEN, Reading, Telemetry
+from serving.telemetry import JOURNAL_QUEUE, JOURNAL_WAIT, NOT_TAKEN, Reading, Telemetry
 
 Status = Annotated[str, Field(pattern=r"^\w[\w .,:/+-]{0,29}$")]
 
@@ -130,6 +131,12 @@ class Desk:
         if deployed.home is not None and deployed.home != self._home:
             self._home, self._keys, self._journal = deployed.home, None, None
         self.replicas = deployed.replicas
+
+    def write(self, entries: list[Entry]) -> None:
+        """See `journaled`; how long an answer waits for it is told."""
+        started = time.perf_counter()
+        journaled(self.journal, entries)
+        self.telemetry.took(JOURNAL_WAIT, started)
 
     def readings(self) -> list[Reading]:
         """Where the gauges stand; asked about once a second."""

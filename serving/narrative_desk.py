@@ -15,9 +15,9 @@ from narratives.language_model import LanguageModel, from_environment, narrator_
 from narratives.narrator import Narrative, Narrator
 from narratives.telling import Telling
 from narratives.writer import Unavailable
-from serving.desk import Deployed, Desk, decision_of, journaled
+from serving.desk import Deployed, Desk, decision_of
 from serving.schemas import NarrativeRequest
-from serving.telemetry import FALLBACKS, JOURNAL_WAIT, NARRATIVE, NARRATIVES, Reading
+from serving.telemetry import FALLBACKS, NARRATIVE, NARRATIVES, Reading
 
 
 class NarrativeDesk(Desk):
@@ -76,9 +76,7 @@ class NarrativeDesk(Desk):
             decision_id=request.decision_id,
             **{name: narrative[name] for name in ("text", "writer", "facts")},
         )
-        waiting = time.perf_counter()
-        journaled(self.journal, [record.to_entry(str(uuid.uuid4()))])
-        self.telemetry.took(JOURNAL_WAIT, waiting)
+        self.write([record.to_entry(str(uuid.uuid4()))])
         self.telemetry.took(NARRATIVE, started)
         self.telemetry.count(NARRATIVES, request.kind, narrative["writer"])
         return {"decision_id": request.decision_id, **narrative}

@@ -32,7 +32,7 @@ from market.errors import DataError, InputError
 from policies.bundle import open_bundle
 from serving.answers import SizingAnswer
 from serving.challenger import Arm, Challenger, opened, shadow_entry
-from serving.desk import Deployed, Desk, decision_of, journaled
+from serving.desk import Deployed, Desk, decision_of
 from serving.drift_readings import DriftReadings
 from serving.limits_file import LimitsFolder, OperatorLimits
 from serving.outcome_report import report_outcome
@@ -40,7 +40,7 @@ from serving.position_sizer import Asking, PositionSizer, feature_row
 from serving.refusals import Conflict, NotFound, Unavailable
 from serving.reservations import Held, Step, closed, entered, held, moved, standing, told
 from serving.schemas import OutcomeReport, Reserve, Signal, SizingBatch, SizingRequest, bars_of
-from serving.telemetry import JOURNAL_WAIT, Reading
+from serving.telemetry import Reading
 
 Floats = npt.NDArray[np.float64]
 
@@ -159,14 +159,15 @@ class SizingDesk(Desk):
         Unavailable where they cannot be journaled.
         """
         began = time.perf_counter()
+        limits: dict[str, OperatorLimits] = {}
         cases: list[Case | InputError] = []
         for request, _ in asked:
             try:
-                cases += self._cases([request], numbered=False)
+                cases.append(self._case(request, limits))
             except InputError as refusal:
                 cases.append(refusal)
         sized = self._size([case for case in cases if isinstance(case, Case)], began, numbered=False)
-        self._write(sized)
+        self.write(_entries(sized))
         made = (one.answer for one in sized)
         answers = [next(made) if isinstance(case, Case) else case for case in cases]
         for (request, started), answer in zip(asked, answers, strict=True):
@@ -205,19 +206,14 @@ class SizingDesk(Desk):
         cases = self._cases(requests, numbered=numbered)
         try:
             sized = self._size(cases, started, numbered=numbered)
-            self._write(sized)
+            self.write(_entries(sized))
         except Unavailable:
             if all(request.reserve is None for request in requests):
                 raise
             # The same request, sent twice, may have been journaled meanwhile: then its answer is this one's.
             sized = self._size(cases, started, numbered=numbered)
-            self._write(sized)
+            self.write(_entries(sized))
         return [one.answer for one in sized]
-
-    def _write(self, sized: list[_Sized]) -> None:
-        started = time.perf_counter()
-        journaled(self.journal, [entry for one in sized for entry in one.entries])
-        self.telemetry.took(JOURNAL_WAIT, started)
 
     def _size(self, cases: Sequence[Case], started: float, *, numbered: bool) -> list[_Sized]:
         """The answers and their records; `started` is when the requests began to be looked at."""
@@ -261,13 +257,16 @@ class SizingDesk(Desk):
         cases = []
         for number, request in enumerate(requests):
             with _named(number if numbered else None):
-                row, bars = _market(request)
-                if request.account_id not in limits:
-                    limits[request.account_id] = self.limits.of(request.account_id)
-                cases.append(
-                    Case(request, row, bars, limits[request.account_id], *self._arms(request.signal))
-                )
+                cases.append(self._case(request, limits))
         return cases
+
+    def _case(self, request: SizingRequest, limits: dict[str, OperatorLimits]) -> Case:
+        """`_cases` of one; `limits` are those of accounts that were looked up already, and gain its own."""
+        row, bars = _market(request)
+        account = request.account_id
+        if account not in limits:
+            limits[account] = self.limits.of(account)
+        return Case(request, row, bars, limits[account], *self._arms(request.signal))
 
     def _arms(self, signal: Signal) -> tuple[PositionSizer, PositionSizer | None, Arm | None]:
         """Who answers the signal, who sizes it in the shadow, and which of the two the first is."""
@@ -332,6 +331,10 @@ def _market(request: SizingRequest) -> tuple[Floats, Bars | None]:
             "market.bars", seen, f"end at the signal bar: the signal is known at {iso(signal.time)}"
         )
     return feature_row(bars), bars
+
+
+def _entries(sized: Sequence[_Sized]) -> list[Entry]:
+    return [entry for one in sized for entry in one.entries]
 
 
 def _sizes(asked: Sequence[tuple[PositionSizer, Asking]]) -> list[dict[str, Any]]:
