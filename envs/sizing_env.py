@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from pydantic import BaseModel, ConfigDict, Field
 
 from envs.account import NANOSECONDS_PER_DAY, Ledger
-from envs.guardrails import SIZES, TIERS, Limits, allowed, bound, cap, floor_to_tier
+from envs.guardrails import SIZES, TIERS, Limits, allowed, as_rows, bound, cap, floor_to_tier
 from envs.observation import OBSERVATION_FIELDS, observe, session_left
 from envs.rewards import net_r
 from envs.signal_table import SignalTable
@@ -58,6 +58,7 @@ class Episodes:
 
     def __init__(self, table: SignalTable, limits: Limits, accounts: int, session: Session) -> None:
         self.table, self.limits, self.session = table, limits, session
+        self._limits = as_rows(limits)  # once, and not four times in every step
         self.width = len(OBSERVATION_FIELDS) - (not session.session_left)
         self.ledger = Ledger.of(accounts, limits.max_open_trades)
         self.window_end = np.searchsorted(table.time, table.time + int(session.days * NANOSECONDS_PER_DAY))
@@ -99,10 +100,10 @@ class Episodes:
         now = self.table.time[here]
         self.ledger.settle(now)
         account = self.ledger.account()
-        self.cap, self.cap_rule = cap(account, self.limits)
-        self.mask = allowed(self.cap, self.limits)
+        self.cap, self.cap_rule = cap(account, self._limits)
+        self.mask = allowed(self.cap, self._limits)
         left = np.where(self.over, 0.0, session_left(now - self.started, self.session.days))
-        return observe(self.table.market[here], account, self.cap, self.limits, left)[:, : self.width]
+        return observe(self.table.market[here], account, self.cap, self._limits, left)[:, : self.width]
 
     def act(self, tiers: Integers) -> Floats:
         """Take the tiers, int64[N], through the guardrail; accounts whose episode is over stand still.
@@ -155,7 +156,7 @@ class Episodes:
     def _allowed(self, wanted: Floats, snap: bool = True) -> Floats:
         strange = self.table.out_of_distribution[self.here()]
         return bound(
-            wanted, self.cap, self.cap_rule, self.limits, snap=snap, out_of_distribution=strange
+            wanted, self.cap, self.cap_rule, self._limits, snap=snap, out_of_distribution=strange
         ).multiplier
 
     def here(self) -> Integers:

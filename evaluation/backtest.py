@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.account import LEAST_EQUITY, Ledger
-from envs.guardrails import Limits, allowed, bound, cap
+from envs.guardrails import Limits, allowed, as_rows, bound, cap
 from envs.observation import observe, review_window, session_left
 from envs.rewards import net_r
 from envs.signal_table import SignalTable
@@ -69,7 +69,7 @@ def relay_all(
     n, accounts = len(table), len(relays)
     if not accounts:
         return []
-    ledger = Ledger.of(accounts, limits.max_open_trades)
+    ledger, limit_rows = Ledger.of(accounts, limits.max_open_trades), as_rows(limits)
     multiplier, exposure, stake = (np.zeros((accounts, n)) for _ in range(3))
     binding = np.zeros((accounts, n), dtype=np.int8)
     session, elapsed = review_window(table.time, session_days)
@@ -81,11 +81,11 @@ def relay_all(
         if i and session[i] != session[i - 1]:
             ledger.review()
         account = ledger.account()
-        largest, rule = cap(account, limits)
+        largest, rule = cap(account, limit_rows)
         left = session_left(elapsed[row], session_days)
         market = np.repeat(table.market[row], accounts, axis=0)
-        observation = observe(market, account, largest, limits, left)
-        mask = allowed(largest, limits)
+        observation = observe(market, account, largest, limit_rows, left)
+        mask = allowed(largest, limit_rows)
         proposed = np.empty(accounts)
         for own, policy in enumerate(policies):
             one = slice(own, own + 1)
@@ -98,7 +98,7 @@ def relay_all(
                 proposed[rows],
                 largest[rows],
                 rule[rows],
-                limits,
+                limit_rows,
                 snap=snap,
                 out_of_distribution=table.out_of_distribution[row],
             )
