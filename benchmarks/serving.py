@@ -10,7 +10,6 @@ under uvicorn alone. Clients and servers share the machine. Everything listens o
 import argparse
 import copy
 import json
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from benchmarks._serving_load import HOST, Served, Target, load, load_for
 from benchmarks._sizing_market import SizingMarket, saved, sizing_market
 from envs.guardrails import Limits
 from serving.cluster import Config, deployed, fetch, push
-from serving.launch import Server, port_to_serve_on, start
+from serving.launch import Server, free_port, port_to_serve_on, start
 from serving.limits_file import OperatorLimits
 from serving.position_sizer import PositionSizer
 from serving.schemas import SizingBatch, SizingRequest
@@ -96,9 +95,7 @@ def with_empty(config: Config) -> Config:
 @contextmanager
 def plain_server(home: Path, bundle: Path) -> Iterator[int]:
     """The port of /sizing's application under uvicorn alone, in a process of its own."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "benchmarks._plain_server", str(home), str(bundle), str(port)]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdin=subprocess.PIPE)
     try:

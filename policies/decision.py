@@ -4,7 +4,6 @@ Knows nothing of how a policy was made or where its answer goes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol, TypedDict
 
 import numpy as np
@@ -58,19 +57,6 @@ class Rung(TypedDict):
     value: float | None  # None where the policy values no sizes
     legal: bool
     blocked_by: str | None
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The answer to one signal."""
-
-    action: str  # name of the largest tier at or below `multiplier`
-    multiplier: float  # what may be traded, in units of the base position
-    proposed_multiplier: float | None  # what was advised before the limits; None where nothing valid was
-    rule_cap: float  # the largest multiplier the limits allowed
-    binding_rule: str
-    source: str  # "model" or "rule"
-    ladder: tuple[Rung, ...]
 
 
 _RUNGS: Final = tuple(zip(TIERS, SIZES.tolist(), (RULES[SKIP_NOT_ALLOWED], *5 * (None,)), strict=True))

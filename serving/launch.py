@@ -123,7 +123,7 @@ def start(
     # HAProxy would let anybody in.
     folder = Path(tempfile.mkdtemp(prefix="ballast-serve-", dir="/tmp"))
     surroundings = environment(os.environ, home, folder, port)
-    dashboard_port = DASHBOARD_PORT if _is_free("127.0.0.1", DASHBOARD_PORT) else _free_port()
+    dashboard_port = DASHBOARD_PORT if _is_free("127.0.0.1", DASHBOARD_PORT) else free_port()
     metrics_port = own_ports(port)[-3]
     with (folder / "ray.log").open("wb") as log:
         process = subprocess.Popen(
@@ -248,7 +248,8 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody has at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

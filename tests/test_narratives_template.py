@@ -13,6 +13,7 @@ from narratives.contexts import MarketFeatures
 from narratives.facts import compute, ungrounded_numbers
 from narratives.rule_words import RULE_WORDS
 from narratives.template import write
+from policies.decision import ladder
 from tests.test_narratives_facts import DECISION, FEATURES, OBSERVATION, PERFORMANCE
 
 SHARES = st.floats(0, 1)
@@ -38,7 +39,7 @@ def decisions(draw):
         [proposed], largest, cap_rule, limits, snap=draw(st.booleans()), out_of_distribution=strange
     )
     multiplier, mask = float(guarded.multiplier[0]), allowed(largest, limits)[0]
-    values = draw(st.lists(SIGNED, min_size=6, max_size=6)) if by_model else [None] * 6
+    values = draw(st.lists(SIGNED, min_size=6, max_size=6)) if by_model else None
     observation = {
         "trend_strength": draw(SHARES),
         "volatility_regime": draw(SHARES),
@@ -66,16 +67,7 @@ def decisions(draw):
         "base_risk": limits.base_risk,
         "risk_fraction": multiplier * limits.base_risk,
         "observation": observation,
-        "ladder": [
-            {
-                "action": action,
-                "size": float(size),
-                "value": value,
-                "legal": bool(legal),
-                "blocked_by": None if legal else RULES[cap_rule[0]],
-            }
-            for action, size, value, legal in zip(TIERS, SIZES, values, mask, strict=True)
-        ],
+        "ladder": ladder(values, mask.tolist(), RULES[cap_rule[0]]),
     }
 
 

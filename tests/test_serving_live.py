@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import socket
 import threading
 import time
 from collections import defaultdict
@@ -23,7 +22,7 @@ from mlops.drift_metrics import write_metrics
 from mlops.registry import Registry
 from policies.bundle import BundleError
 from serving.client import BallastClient, Refused
-from serving.launch import Server, port_to_serve_on, processes_of, start
+from serving.launch import Server, free_port, port_to_serve_on, processes_of, start
 from serving.schemas import FeaturesRequest, NarrativeRequest, SizingRequest, StreamUpdate
 from tests.serving_bundles import bar_rows, request, saved
 from tests.test_mlops_drift_metrics import report
@@ -55,24 +54,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def free_port() -> int:
+def free_port_to_serve_on() -> int:
     """One that has free beside it all that serving needs."""
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
         with suppress(ConfigError):
-            return port_to_serve_on(port)
+            return port_to_serve_on(free_port())
 
 
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[Server]:
-    port = free_port()
+    port = free_port_to_serve_on()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_metrics_report_interval_ms", "1000")
-        patch.setattr(
-            "serving.launch.DASHBOARD_PORT", free_port()
-        )  # the demo's test may want it at that moment
+        # The demo's test may want the usual one at that moment.
+        patch.setattr("serving.launch.DASHBOARD_PORT", free_port())
         running = start(home, port=port, replicas=2)
     try:
         assert any("haproxy" in command for command in commands_of(running).values())
