@@ -127,8 +127,10 @@ def _faults(
     features: Floats, situation: Situation, values: Floats, proposed: Floats, wanted: Floats
 ) -> list[str | None]:
     """Why the advice on each signal is none, None where it is one."""
+    faults = np.zeros(len(features), dtype=np.int64)
     told = (features, situation.observation, situation.probability, values, proposed, wanted)
-    return [FAULTS[code] for code in _first_fault(*told).tolist()]
+    _first_faults(*told, faults)
+    return [FAULTS[code] for code in faults.tolist()]
 
 
 FAULTS: Final = (
@@ -143,17 +145,17 @@ FAULTS: Final = (
 
 
 @numba.njit(cache=True, nogil=True)
-def _first_fault(
+def _first_faults(
     features: Floats,
     observation: npt.NDArray[np.float32],
     probability: Floats,
     values: Floats,
     proposed: Floats,
     wanted: Floats,
-) -> npt.NDArray[np.int64]:
-    """For each row the first of FAULTS that it has, int64[N]."""
-    faults = np.zeros(len(features), dtype=np.int64)
-    for row in range(len(features)):
+    faults: npt.NDArray[np.int64],
+) -> None:
+    """Fill in the first of FAULTS that each row has; `faults` come as zeros."""
+    for row in range(len(faults)):
         if not np.isfinite(features[row]).all():
             faults[row] = 1
         elif not np.isfinite(observation[row]).all():
@@ -166,7 +168,6 @@ def _first_fault(
             faults[row] = 5
         elif min(proposed[row], wanted[row]) < 0.0:
             faults[row] = 6
-    return faults
 
 
 def _prices(signals: Sequence[Signal]) -> Floats:
