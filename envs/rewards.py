@@ -77,7 +77,7 @@ def expected_table(
     outcome_r: Floats,
     cost_r: Floats,
     impact_r: Floats,
-    k: npt.ArrayLike,
+    k: float | Floats,
     base_risk: float,
 ) -> Floats:
     """Utility of all six sizes expected under an outcome model: float64[n, 6]; see `expected_utility`."""
@@ -90,16 +90,16 @@ def expected_utility(
     outcome_r: Floats,
     cost_r: Floats,
     impact_r: Floats,
-    k: npt.ArrayLike,
+    k: float | Floats,
     base_risk: float,
 ) -> Floats:
     """Utility of sizes expected under an outcome model: float64[n, s] from sizes float64[n or 1, s].
 
     `probability`: float64[n, J] over outcome bins; `outcome_r`: float64[J] or float64[n, J], gross R of each
-    bin; `k`: one number, or float64[n, 1, 1].
+    bin; `k`: one number, or float64[n].
     """
     expected = np.empty((len(probability), multiplier.shape[1]))
-    scale = np.asarray(k, dtype=np.float64).reshape(-1) * base_risk
+    scale = np.asarray(k * base_risk, dtype=np.float64).reshape(-1)
     gross_r = _by_row(outcome_r, probability)
     _expected_utility(multiplier, probability, gross_r, cost_r, impact_r, scale, expected)
     return expected

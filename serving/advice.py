@@ -34,6 +34,7 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 ATR_RATIO: Final = feature_index("atr_ratio")
+CLOSE, STOP = 1, 3  # of the rows of `_prices`
 DEFAULT_CONFIDENCE: Final = 0.5  # of a rule that states none, in training as here
 NO_RANKS: Final = VolatilityRanks({POOLED: np.array([0.0, 1.0])})  # stands in where no bundle brings any
 
@@ -84,7 +85,7 @@ def advise(bundle: PolicyBundle, policy: ValuePolicy, costs: Costs, asked: Asked
         fields = _fields(asked, prices, bundle.ranks)
         probability = model.probability(fields)
         # The entry price is not known yet: the close of the signal bar stands in for it.
-        _, close, _, stop, _, _ = prices
+        close, stop = prices[CLOSE], prices[STOP]
         cost_r, impact_r = costs.in_r(close, np.abs(close - stop))
         confidence = win_chance(probability, model.outcome_r, cost_r + impact_r)
         win_rate = np.array([meta.prior_win_rate if rate is None else rate for rate in asked.win_rates])
@@ -115,7 +116,7 @@ def advise(bundle: PolicyBundle, policy: ValuePolicy, costs: Costs, asked: Asked
         values = policy.values(situation)
         proposed = policy.pick(values, situation)
         wanted = proposed
-        if not asked.mask.all():
+        if np.count_nonzero(asked.mask) < asked.mask.size:
             wanted = policy.pick(values, replace(situation, mask=np.ones_like(asked.mask)))
         outside = bundle.support.outside(asked.features)
         faults = _faults(asked.features, situation, values, proposed, wanted)

@@ -6,7 +6,6 @@ the size lies in [0, cap]; where the model has no valid say, the rule's STANDARD
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import nan
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -29,7 +28,6 @@ from envs.guardrails import (
     bound,
     cap,
     floor_to_tier,
-    limit_rows,
 )
 from envs.observation import OBSERVATION_FIELDS
 from features.pipeline import FeaturePipeline
@@ -48,8 +46,6 @@ Floats = npt.NDArray[np.float64]
 NO_MODEL: Final = "no model is served"
 NOT_USED: Final = ", not used: "  # between a model's status and why it has no say
 LONGEST_STATUS: Final = 60  # narratives print it
-# Limits that the guardrail recognises as unusable: it answers 0 and says invalid_limits.
-UNUSABLE: Final = Limits.model_construct(base_risk=nan)
 
 
 class Recommendation(NamedTuple):
@@ -156,11 +152,8 @@ class PositionSizer:
             one.limits if isinstance(one.limits, OperatorLimits) else OperatorLimits.of(one.limits)
             for one in asking
         ]
-        limits = limit_rows(
-            [
-                UNUSABLE if operator.limits is None else operator.limits.tightened(one.tighter)
-                for operator, one in zip(operators, asking, strict=True)
-            ]
+        limits = np.array(
+            [operator.numbers(one.tighter) for operator, one in zip(operators, asking, strict=True)]
         )
         account = np.array([one.account for one in asking], dtype=np.float64).T.copy()
         largest, cap_rule = cap(account, limits)
