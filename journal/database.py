@@ -11,18 +11,20 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from journal.group import WouldWait
 from market.errors import InputError, first_line
 
 BUSY_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 10
 IMMEDIATE: Final = "immediate"  # of a connection: its next transaction writes
+AT_ONCE: Final = "at once"  # and begins now or not at all
 UNDEFINED_TABLE: Final = "42P01"  # as PostgreSQL says it
 
 
@@ -50,15 +52,21 @@ class Database:
         self._nothing = f"give a {name} that exists; nothing was ever written here"
 
     @contextmanager
-    def transaction(self, *, write: bool) -> Iterator[Connection]:
-        """A transaction, committed at the end; what the database refuses becomes an `InputError`."""
+    def transaction(self, *, write: bool, wait: bool = True) -> Iterator[Connection]:
+        """A transaction, committed at the end; what the database refuses becomes an `InputError`.
+
+        Without `wait` it begins at once or raises WouldWait: where another process writes, on the first
+        write, and always with PostgreSQL, whose every answer is waited for.
+        """
+        if not wait and not (self._ready and self._file is not None):
+            raise WouldWait
         if self._file is not None and not write and not self._file.exists():
             raise NothingWritten(self._name, self._place, self._nothing)
         try:
             if write and self._file is not None and not self._ready:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
             with self.engine.connect() as connection:
-                connection.info[IMMEDIATE] = write
+                connection.info.update({IMMEDIATE: write, AT_ONCE: not wait})
                 with connection.begin():
                     if write and not self._ready:
                         self._create(connection)
@@ -124,11 +132,27 @@ def _engine(url: str, name: str, synchronous: str) -> tuple[Engine, Path | None]
     def begin(connection: Connection) -> None:
         # A writer takes the lock before it reads what it will change, so that no other can do the same.
         immediate = connection.info.pop(IMMEDIATE, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+        if connection.info.pop(AT_ONCE, False):
+            _begin_at_once(connection.connection.dbapi_connection)
+        else:
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     event.listen(engine, "connect", prepare)
     event.listen(engine, "begin", begin)
     return engine, file
+
+
+def _begin_at_once(connection: Any) -> None:
+    """Begin to write on a connection of SQLite's driver; WouldWait where another is at it."""
+    connection.execute("PRAGMA busy_timeout=0")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise
+        raise WouldWait from error
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={1000 * BUSY_SECONDS:.0f}")
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
