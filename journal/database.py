@@ -19,6 +19,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from journal.group import WouldWait
 from market.errors import InputError, first_line
 
 BUSY_SECONDS: Final = 30.0
@@ -77,12 +78,15 @@ class Database:
             self._ready = self._ready or write
 
     @contextmanager
-    def turn(self) -> Iterator[DBAPICursor]:
+    def turn(self, *, wait: bool = True) -> Iterator[DBAPICursor]:
         """A writing transaction, begun when no other has its turn: the driver's own cursor.
 
         Statements are in the driver's style, with `places` where values go: what SQLAlchemy does for a small
-        transaction costs several times what the database does.
+        transaction costs several times what the database does. Without `wait`, WouldWait where another has
+        its turn, on the first write, and always with PostgreSQL, whose every answer is waited for.
         """
+        if not wait and not (self._ready and self._file is not None):
+            raise WouldWait
         if not self._ready:
             with self.transaction(write=True):
                 pass  # the tables are there
@@ -90,7 +94,10 @@ class Database:
             connection = self.engine.raw_connection()
             try:
                 cursor = connection.cursor()
-                cursor.execute(self._turn)
+                if wait:
+                    cursor.execute(self._turn)
+                else:
+                    _begin_at_once(cursor)
                 yield cursor
                 connection.commit()
             finally:
@@ -171,6 +178,19 @@ def _engine(url: str, name: str, synchronous: str) -> tuple[Engine, Path | None]
     event.listen(engine, "connect", prepare)
     event.listen(engine, "begin", begin)
     return engine, file
+
+
+def _begin_at_once(cursor: DBAPICursor) -> None:
+    """Begin to write to SQLite; WouldWait where another is at it."""
+    cursor.execute("PRAGMA busy_timeout=0")
+    try:
+        cursor.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise
+        raise WouldWait from error
+    finally:
+        cursor.execute(f"PRAGMA busy_timeout={1000 * BUSY_SECONDS:.0f}")
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

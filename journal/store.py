@@ -71,27 +71,27 @@ class Journal:
         """Journal one record; see `append_many`."""
         return self.append_many([(kind, record_id, payload)])[0]
 
-    def append_many(self, entries: Sequence[Entry]) -> list[Record]:
+    def append_many(self, entries: Sequence[Entry], *, wait: bool = True) -> list[Record]:
         """Journal all entries in one transaction, all or none, and return their records in the order given.
 
         An entry that is already there (same id, kind and payload, by whichever writer) gives the record that
         exists, so a retry writes nothing twice. The same id with another kind or payload is an `InputError`,
-        as is a payload that is not plain JSON.
+        as is a payload that is not plain JSON. Without `wait`, WouldWait where another writes just now.
         """
         if len(entries) > LARGEST_BATCH:
             raise InputError("entries", len(entries), f"give at most {LARGEST_BATCH} at a time")
         wanted = [_checked_entry(*entry) for entry in entries]
-        return self._group.ask(wanted) if wanted else []
+        return self._group.ask(wanted, wait=wait) if wanted else []
 
     def _write(
-        self, requests: Sequence[list[Checked]], *, last: bool = False
+        self, requests: Sequence[list[Checked]], wait: bool = True, *, last: bool = False
     ) -> list[list[Record] | Exception]:
         """Write all requests in one transaction, but for those that contradict what is journaled.
 
         `last`: it is this writer's last, so that the others' heads are due.
         """
         answers: list[list[Record] | Exception] = []
-        with self._database.turn() as cursor:
+        with self._database.turn(wait=wait) as cursor:
             known = self._stored(cursor, [record_id for wanted in requests for _, record_id, _ in wanted])
             chain = _Chain(self.writer, *self._head(cursor), self._clock)
             for wanted in requests:

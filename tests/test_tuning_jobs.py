@@ -60,6 +60,9 @@ def await_agent(cluster: JobSubmissionClient) -> None:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[JobSubmissionClient]:
     ports = free_ports(3)
+    surroundings = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    # Jobs find `python` on the path of the head, which users start from the environment they installed into.
+    surroundings["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     with tempfile.TemporaryDirectory(prefix="bl-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         head = subprocess.Popen(
             [sys.executable, "-c", HEAD, folder, *map(str, ports)],
@@ -67,7 +70,7 @@ def cluster() -> Iterator[JobSubmissionClient]:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+            env=surroundings,
         )
         try:
             assert head.stdout is not None

@@ -75,3 +75,30 @@ def test_a_search_and_an_evaluation_are_submitted_like_a_training(
     assert (home / "experiments" / "small" / "best.json").exists()
     done("evaluate", "--algo", "plugin", "--folds", "5", "--seeds", "1")
     assert list((home / "reports").glob("*.html"))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_submitted_retraining_has_the_cluster_train_and_judge(
+    cluster: JobSubmissionClient,  # noqa: F811
+    home: Path,
+    tmp_path: Path,
+) -> None:
+    settings = {
+        "data": "synthetic:regimes?bars=6000&seed=3",
+        "algo": "plugin",
+        "least_trades": 100,
+        "predictor": {"epochs": 0},
+    }
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(settings))
+    words = ["--now", "--config", str(config), "--judge-with", "--folds 5 --seeds 1"]
+    command = [sys.executable, "-m", "ballast", "retrain", *words, "--cluster", cluster.get_address()]
+    job = submit(cluster, command, ROOT, environment={"BALLAST_HOME": str(home), "COLUMNS": "200"})
+    ended = wait(cluster, job, timeout_s=500)
+    said = cluster.get_job_logs(job)
+    assert ended.driver_exit_code == 1, said  # so little data cannot pass the gate
+    assert "the gate is shut for version 1" in said
+    assert [version.status for version in read_export(home)] == ["ARCHIVED"]
+    begun = [str(other.entrypoint) for other in cluster.list_jobs()]
+    assert all(any(word in entrypoint for entrypoint in begun) for word in ("train-candidate", "evaluate"))
