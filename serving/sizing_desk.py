@@ -381,12 +381,13 @@ def signal_entry(signal: Signal, row: Floats, bars: Bars | None) -> tuple[str, s
     """What is journaled of `signal` and its features float64[31]; `bars` where they came from bars."""
     seen = None if bars is None else BarsSeen(count=len(bars), digest=bars.digest()).model_dump(mode="json")
     plain = {
+        **vars(signal),
         "time": signal.time,
         "features": dict(zip(FEATURE_NAMES, row.tolist(), strict=True)),
         "feature_fingerprint": fingerprint(),
         "bars": seen,
-        **{name: value for name, value in vars(signal).items() if name != "timestamp"},
     }
+    del plain["timestamp"]  # which is the time
     kind, _, text = SignalRecord.plain_entry("", plain)
     return kind, signal_id_of(text), text
 
