@@ -1,3 +1,5 @@
+import hashlib
+import json
 import multiprocessing
 import os
 import resource
@@ -281,6 +283,32 @@ def test_a_clock_that_goes_backwards_breaks_no_chain(tmp_path):
     with closing(Journal(url(tmp_path), "w", clock=lambda: next(ticks))) as journal:
         assert [record.time for record in fill(journal, 3)] == [30, 10, 20]
         assert journal.verify() == []
+
+
+def test_a_journal_of_the_first_format_is_read_verified_and_continued(tmp_path, journal):
+    fill(journal, 3)
+    digest, rows = GENESIS, []
+    for number in range(1, 4):
+        fields = ["ballast-journal-1", "replica-1", number, "decision", f"d{number}", number]
+        text = f'{{"size":{number}e-05}}'
+        previous, digest = (
+            digest,
+            hashlib.sha256(json.dumps([*fields, text, digest], separators=(",", ":")).encode()).hexdigest(),
+        )
+        rows.append(
+            f"UPDATE records SET time = {number}, payload = '{text}', previous = '{previous}',"
+            f" hash = '{digest}' WHERE sequence = {number}"
+        )
+    tamper(tmp_path, *rows)
+    assert found(journal) == []
+    assert journal.get("d3").gives_its_hash()
+    assert journal.append("decision", "d1", {"size": 1e-5}).text == '{"size":1e-05}'
+    with pytest.raises(InputError, match="already journaled as another decision"):
+        journal.append("decision", "d1", {"size": 1.1e-5})
+    assert journal.append("decision", "d4", {}).previous == digest
+    assert found(journal) == []
+    tamper(tmp_path, "UPDATE records SET payload = '{\"size\":5e-05}' WHERE sequence = 2")
+    assert found(journal) == [("altered", 2, "d2")]
 
 
 def test_records_of_one_kind_are_read_in_the_order_of_each_writers_chain(tmp_path, journal):
