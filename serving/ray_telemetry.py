@@ -3,7 +3,6 @@
 Knows nothing of what is told.
 """
 
-import json
 import logging
 import threading
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Final, Protocol
 
+import orjson
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from serving.telemetry import METRICS, SECONDS, Labels, Line, Metric, Reading, Telemetry
@@ -79,7 +79,7 @@ class RayTelemetry:
             "application": self._application,
             "writer": self._desk.writer,
         }
-        self._lines.append(json.dumps(known | fields))
+        self._lines.append(orjson.dumps(known | fields).decode())
 
     def stop(self) -> None:
         """Tell what is left, and no more. May be called again."""

@@ -17,6 +17,7 @@ LOGGED: Final = (
 )  # fmt: skip
 
 Labels = tuple[str, ...]
+Counts = Counter[tuple["Metric", Labels]]
 Line = dict[str, Any]
 
 
@@ -132,9 +133,12 @@ class Telemetry:
         """Tell the listener all that was noted since, and `readings`. For one thread."""
         if (listener := self.listener) is None:
             return
+        counts: Counts = Counter()
         while self._noted:
             tell, arguments = self._noted.popleft()
-            tell(listener, *arguments)
+            tell(listener, counts, *arguments)
+        for counted, number in counts.items():
+            listener.count(*counted, number)
         for reading in readings:
             if reading.metric.kind == "gauge":
                 listener.gauge(reading.metric, reading.labels, reading.value)
@@ -149,31 +153,30 @@ class Telemetry:
             self._noted.append((tell, arguments))
 
 
-def _counted(listener: Listener, metric: Metric, labels: Labels) -> None:
-    listener.count(metric, labels, 1)
+def _counted(listener: Listener, counts: Counts, metric: Metric, labels: Labels) -> None:
+    counts[metric, labels] += 1
 
 
-def _took(listener: Listener, metric: Metric, labels: Labels, seconds: float) -> None:
+def _took(listener: Listener, counts: Counts, metric: Metric, labels: Labels, seconds: float) -> None:
     listener.observe(metric, labels, seconds)
 
 
-def _refused(listener: Listener, moment: float, code: int, field: str) -> None:
-    listener.count(REFUSALS, (str(code),), 1)
+def _refused(listener: Listener, counts: Counts, moment: float, code: int, field: str) -> None:
+    counts[REFUSALS, (str(code),)] += 1
     listener.line(moment, "refusal", {"code": code, "field": field})
 
 
 def _sized(
     listener: Listener,
+    counts: Counts,
     moment: float,
     answered: Sequence[tuple[str, Mapping[str, Any]]],
     seconds: float,
     request: str,
 ) -> None:
     listener.observe(SIZING, (request,), seconds)
-    kinds = Counter((size["action"], size["binding_rule"], size["source"]) for _, size in answered)
-    for kind, by in kinds.items():
-        listener.count(DECISIONS, kind, by)
     for account, size in answered:
+        counts[DECISIONS, (size["action"], size["binding_rule"], size["source"])] += 1
         bundle = size["bundle"]
         line = {
             # Lines of one account are found together; whose it is stands in the journal.
