@@ -129,11 +129,18 @@ class Account(NamedTuple):
 AnyAccount = Account | Floats  # or as `account_columns` gives it
 
 
-class Guarded(NamedTuple):
-    """What the limits made of a proposal, for N accounts."""
+class Bounded(NamedTuple):
+    """What a cap made of N proposals."""
 
     multiplier: Floats  # [N], 0 <= multiplier <= cap
     binding: Codes  # [N], index into RULES; NONE where the proposal stood
+
+
+class Guarded(NamedTuple):
+    """What the limits made of a proposal, for N accounts."""
+
+    multiplier: Floats  # [N], see Bounded
+    binding: Codes  # [N]
     cap: Floats  # [N], the largest multiplier the limits allow
     cap_rule: Codes  # [N], the rule that sets the cap
 
@@ -143,7 +150,7 @@ def limit_rows(limits: Sequence[Limits]) -> Floats:
 
     A model built past validation may hold anything: `cap` finds the NaN, and leaves nothing.
     """
-    numbers = {id(each): _numbers(each) for each in {id(each): each for each in limits}.values()}
+    numbers = {key: _numbers(each) for key, each in {id(each): each for each in limits}.items()}
     return np.array([numbers[id(each)] for each in limits], dtype=np.float64)
 
 
@@ -185,7 +192,9 @@ def allowed(cap: Floats, limits: AnyLimits) -> Bools:
 
 def floor_to_tier(multiplier: Floats) -> npt.NDArray[np.int64]:
     """The index of the largest tier at or below each multiplier, int64[N]."""
-    return np.maximum(SIZES.searchsorted(multiplier, side="right") - 1, 0)
+    tier = np.empty(len(multiplier), dtype=np.int64)
+    _floor_to_tier(multiplier, tier)
+    return tier
 
 
 def guard(
@@ -204,7 +213,10 @@ def guard(
     legal tier (a tiers-only policy); False leaves a fine-tuned size as it is, clamped to the cap itself.
     """
     largest, cap_rule = cap(account, limits)
-    return bound(proposed, largest, cap_rule, limits, snap=snap, out_of_distribution=out_of_distribution)
+    size, binding = bound(
+        proposed, largest, cap_rule, limits, snap=snap, out_of_distribution=out_of_distribution
+    )
+    return Guarded(size, binding, np.resize(largest, len(size)), np.resize(cap_rule, len(size)))
 
 
 def bound(
@@ -215,7 +227,7 @@ def bound(
     *,
     snap: npt.ArrayLike = True,
     out_of_distribution: npt.ArrayLike = False,
-) -> Guarded:
+) -> Bounded:
     """`guard` for a cap already computed by `cap`: float64[N] and its rule int8[N].
 
     N caps bound any multiple of N proposals: the second N are the same accounts' again.
@@ -226,9 +238,7 @@ def bound(
         size = np.full(count, size)
     binding = np.empty(count, dtype=np.int8)
     _bound(size, _flags(out_of_distribution), largest, cap_rule, as_rows(limits), _flags(snap), binding)
-    if len(largest) != count:
-        largest, cap_rule = np.resize(largest, count), np.resize(cap_rule, count)
-    return Guarded(size, binding, largest, cap_rule)
+    return Bounded(size, binding)
 
 
 def _flags(given: npt.ArrayLike) -> Bools:
@@ -308,18 +318,25 @@ def _bound(
             own, rule = most, most_rule
         if is_strange and not snaps:
             # The rule alone would have been floored to a tier: a size between two may not lie above that one.
-            by_rule = _tier_below(min(standard, most))
+            by_rule = SIZES[_tier_below(min(standard, most))]
             if own > by_rule:
                 own, rule = by_rule, (rule if capped else OUT_OF_DISTRIBUTION)
-        size[i], binding[i] = _tier_below(own) if snaps else own, rule
+        size[i], binding[i] = SIZES[_tier_below(own)] if snaps else own, rule
 
 
 @numba.njit(cache=True, nogil=True)
-def _tier_below(size: float) -> float:
-    """The largest of SIZES at or below `size`; 0 below all of them."""
-    below = 0.0
-    for tier in SIZES:
-        if tier <= size:
+def _floor_to_tier(multiplier: Floats, tier: npt.NDArray[np.int64]) -> None:
+    """Fill in `tier`."""
+    for i in range(len(multiplier)):
+        tier[i] = _tier_below(multiplier[i])
+
+
+@numba.njit(cache=True, nogil=True)
+def _tier_below(size: float) -> int:
+    """The index of the largest of SIZES at or below `size`; 0 below all of them, and of what is no number."""
+    below = 0
+    for tier in range(1, len(SIZES)):
+        if SIZES[tier] <= size:
             below = tier
     return below
 
@@ -333,8 +350,8 @@ def _usable(own: Floats) -> bool:
     return bool(own[BASE_RISK] > 0.0 and own[GAP_FACTOR] >= 1.0)
 
 
-def _numbers(limits: Limits) -> tuple[float, ...]:
-    return tuple(value if type(value) in PLAIN else _number(value) for value in _GET(limits))
+def _numbers(limits: Limits) -> list[float]:
+    return [value if type(value) in PLAIN else _number(value) for value in _GET(limits)]
 
 
 _GET: Final = attrgetter(*LIMIT_FIELDS)

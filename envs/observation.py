@@ -78,11 +78,19 @@ def market_observation(
     among settled signals.
     """
     rows = np.zeros((len(signal_fields), len(OBSERVATION_FIELDS)), dtype=np.float32)
-    rows[:, :3] = signal_fields[:, :3]
-    rows[:, 3] = confidence
-    rows[:, 4:6] = signal_fields[:, 4:6]
-    rows[:, 7] = win_rate
+    _market_observation(signal_fields, confidence, win_rate, rows)
     return rows
+
+
+@numba.njit(cache=True, nogil=True)
+def _market_observation(
+    signal_fields: Floats, confidence: Floats, win_rate: Floats, rows: npt.NDArray[np.float32]
+) -> None:
+    """Fill in the market's columns."""
+    for i in range(len(rows)):
+        for field in range(6):
+            rows[i, field] = signal_fields[i, field]
+        rows[i, 3], rows[i, 7] = confidence[i], win_rate[i]
 
 
 def observe(
@@ -96,15 +104,16 @@ def observe(
     filled.
     """
     rows = market.copy()
-    rows[:, CAP_COLUMN] = cap / LARGEST_SIZE
-    rows[:, -1] = session_left
-    _observe(rows, account_columns(account), as_rows(limits))
+    left = np.asarray(session_left, dtype=np.float64).reshape(-1)
+    _observe(rows, account_columns(account), as_rows(limits), cap, left)
     return rows
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _observe(rows: npt.NDArray[np.float32], accounts: Floats, limits: Floats) -> None:
-    """Fill in the account's shares of its limits."""
+def _observe(
+    rows: npt.NDArray[np.float32], accounts: Floats, limits: Floats, cap: Floats, session_left: Floats
+) -> None:
+    """Fill in the account's columns; of what has fewer rows, they are taken in turn."""
     for i in range(len(rows)):
         own = limits[i % len(limits)]
         own_account = accounts[:, i % accounts.shape[1]]
@@ -112,7 +121,9 @@ def _observe(rows: npt.NDArray[np.float32], accounts: Floats, limits: Floats) ->
         drawdown = 1.0 - equity / np.maximum(peak, equity)
         rows[i, 6] = _share(_used_up(open_risk, own[EXPOSURE]))
         rows[i, 8] = _share(drawdown / own[DRAWDOWN])
+        rows[i, CAP_COLUMN] = cap[i % len(cap)] / LARGEST_SIZE
         rows[i, 10] = _share(1.0 - _used_up(used, own[DAILY_RISK]))
+        rows[i, -1] = session_left[i % len(session_left)]
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -131,8 +142,16 @@ def _share(value: float) -> float:
 
 def session_left(elapsed: npt.ArrayLike, days: float) -> Floats:
     """Share of a session of `days` still to come, in [0, 1], `elapsed` ns after its start."""
-    left = 1.0 - np.asarray(elapsed, dtype=np.float64) / (days * NANOSECONDS_PER_DAY)
-    return np.asarray(np.minimum(np.maximum(left, 0.0), 1.0))
+    left = np.array(elapsed, dtype=np.float64)
+    _session_left(left.reshape(-1), days * NANOSECONDS_PER_DAY)
+    return left
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _session_left(elapsed: Floats, whole: float) -> None:
+    """Turn what has passed of a session into what is left of it."""
+    for i in range(len(elapsed)):
+        elapsed[i] = _share(1.0 - elapsed[i] / whole)
 
 
 def review_window(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.guardrails import SIZES
+from market.errors import DataError
 
 Floats = npt.NDArray[np.float64]
 
@@ -49,20 +50,20 @@ def win_chance(probability: Floats, outcome_r: Floats, cost_r: Floats) -> Floats
     `probability`: float64[N, J]; `outcome_r`: float64[J] or float64[N, J], gross R of each bin; `cost_r`:
     float64[N], impact at 1x included.
     """
-    return _win_chance(probability, np.atleast_2d(outcome_r), cost_r)
+    chance = np.empty(len(probability))
+    _win_chance(probability, _by_row(outcome_r, probability), cost_r, chance)
+    return chance
 
 
 @numba.njit(cache=True, nogil=True)
-def _win_chance(probability: Floats, gross_r: Floats, cost_r: Floats) -> Floats:
-    """`win_chance`; of what has fewer rows, they are taken in turn."""
-    result = np.zeros(len(probability))
+def _win_chance(probability: Floats, gross_r: Floats, cost_r: Floats, chance: Floats) -> None:
+    """Fill in `chance`; of what has fewer rows, they are taken in turn."""
     for row in range(len(probability)):
-        gross = gross_r[row % len(gross_r)]
+        gross, total = gross_r[row % len(gross_r)], 0.0
         for outcome in range(len(gross)):
             pays = 1.0 if gross[outcome] - cost_r[row % len(cost_r)] > 0.0 else 0.0
-            result[row] += probability[row, outcome] * pays
-        result[row] = np.minimum(np.maximum(result[row], 0.0), 1.0)
-    return result
+            total += probability[row, outcome] * pays
+        chance[row] = np.minimum(np.maximum(total, 0.0), 1.0)
 
 
 def realised_table(gross_r: Floats, cost_r: Floats, impact_r: Floats, k: float, base_risk: float) -> Floats:
@@ -76,7 +77,7 @@ def expected_table(
     outcome_r: Floats,
     cost_r: Floats,
     impact_r: Floats,
-    k: npt.ArrayLike,
+    k: float | Floats,
     base_risk: float,
 ) -> Floats:
     """Utility of all six sizes expected under an outcome model: float64[n, 6]; see `expected_utility`."""
@@ -89,33 +90,45 @@ def expected_utility(
     outcome_r: Floats,
     cost_r: Floats,
     impact_r: Floats,
-    k: npt.ArrayLike,
+    k: float | Floats,
     base_risk: float,
 ) -> Floats:
     """Utility of sizes expected under an outcome model: float64[n, s] from sizes float64[n or 1, s].
 
     `probability`: float64[n, J] over outcome bins; `outcome_r`: float64[J] or float64[n, J], gross R of each
-    bin; `k`: one number, or float64[n, 1, 1].
+    bin; `k`: one number, or float64[n].
     """
-    scale = np.asarray(k, dtype=np.float64).reshape(-1, 1, 1) * base_risk
-    gross = np.atleast_2d(outcome_r)
-    growth = _growths(len(probability), multiplier, gross, cost_r, impact_r, scale.ravel())
-    return np.asarray(np.einsum("nj,nsj->ns", probability, np.log1p(growth) / scale))
+    expected = np.empty((len(probability), multiplier.shape[1]))
+    scale = np.asarray(k * base_risk, dtype=np.float64).reshape(-1)
+    gross_r = _by_row(outcome_r, probability)
+    _expected_utility(multiplier, probability, gross_r, cost_r, impact_r, scale, expected)
+    return expected
 
 
-@numba.njit(cache=True, nogil=True)
-def _growths(
-    count: int, multiplier: Floats, gross_r: Floats, cost_r: Floats, impact_r: Floats, scale: Floats
-) -> Floats:
-    """What `utility` takes the logarithm of, by `net_r`: float64[count, s, J]; of what has fewer rows, they
-    are taken in turn."""
-    result = np.empty((count, multiplier.shape[1], gross_r.shape[1]))
-    for row in range(count):
-        gross, sizes = gross_r[row % len(gross_r)], multiplier[row % len(multiplier)]
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _expected_utility(
+    multiplier: Floats,
+    probability: Floats,
+    gross_r: Floats,
+    cost_r: Floats,
+    impact_r: Floats,
+    scale: Floats,
+    expected: Floats,
+) -> None:
+    """Fill in the mean of `utility` at `net_r`; of what has fewer rows, they are taken in turn."""
+    for row in range(len(expected)):
+        gross, own_scale = gross_r[row % len(gross_r)], scale[row % len(scale)]
         cost, impact = cost_r[row % len(cost_r)], impact_r[row % len(impact_r)]
-        for number, size in enumerate(sizes):
-            stake, slippage = scale[row % len(scale)] * size, impact * np.sqrt(size)
+        for number, size in enumerate(multiplier[row % len(multiplier)]):
+            total, slippage = 0.0, impact * np.sqrt(size)
             for outcome in range(len(gross)):
-                net = gross[outcome] - cost - slippage
-                result[row, number, outcome] = np.maximum(stake * net, RUIN - 1.0)
-    return result
+                growth = own_scale * size * (gross[outcome] - cost - slippage)
+                total += probability[row, outcome] * (np.log1p(np.maximum(growth, RUIN - 1.0)) / own_scale)
+            expected[row, number] = total
+
+
+def _by_row(outcome_r: Floats, probability: Floats) -> Floats:
+    """float64[J] of all rows as float64[1, J], and float64[N, J] as they are; DataError for another J."""
+    if outcome_r.shape[-1] != probability.shape[1]:
+        raise DataError("outcome_r", outcome_r.shape, f"give {probability.shape[1]} outcomes, as of p")
+    return outcome_r[None] if outcome_r.ndim == 1 else outcome_r

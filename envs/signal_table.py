@@ -123,7 +123,7 @@ class SignalTable:
         if realised:
             return utility(multiplier, net_r(multiplier, self.gross_r[rows], *costs), k, self.base_risk)
         law = self.probability[rows], self.outcomes(rows)
-        return expected_utility(multiplier[:, None], *law, *costs, k[:, None, None], self.base_risk)[:, 0]
+        return expected_utility(multiplier[:, None], *law, *costs, k, self.base_risk)[:, 0]
 
 
 def signal_table(

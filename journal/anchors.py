@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, text
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 from journal.chain import Anchor, StoredRecord, gives_its_hash
 from journal.records import AnchorRecord, Head
@@ -18,8 +18,7 @@ from journal.records import AnchorRecord, Head
 MOST_HEADS: Final = 100  # of the writers that wrote last: older ones were seen by writers of their time
 
 # One step down the primary key for each writer, however many records there are.
-_HEADS: Final = text(
-    """
+_HEADS: Final = """
     WITH RECURSIVE named(writer) AS (
         SELECT min(writer) FROM records
         UNION ALL
@@ -29,8 +28,7 @@ _HEADS: Final = text(
     SELECT head.writer, head.sequence, head.hash, head.time
     FROM named JOIN records AS head ON head.writer = named.writer
         AND head.sequence = (SELECT max(last.sequence) FROM records AS last WHERE last.writer = named.writer)
-    """
-)
+"""
 
 
 class Seen(NamedTuple):
@@ -40,10 +38,11 @@ class Seen(NamedTuple):
     hash: str
 
 
-def heads(connection: Connection) -> dict[str, Seen]:
+def heads(cursor: DBAPICursor) -> dict[str, Seen]:
     """Where every writer stands, those that wrote last first."""
-    rows = sorted(connection.execute(_HEADS), key=lambda row: -row.time)
-    return {row.writer: Seen(row.sequence, row.hash) for row in rows}
+    cursor.execute(_HEADS)
+    rows = sorted(cursor.fetchall(), key=lambda row: -row[3])
+    return {writer: Seen(sequence, digest) for writer, sequence, digest, _ in rows}
 
 
 def anchor(now: Mapping[str, Seen], before: Mapping[str, Seen], writer: str) -> AnchorRecord | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Protocol
 
-from journal.schema import GENESIS, chained_hash
+from journal.schema import GENESIS, gives_hash
 
 NO_ANCHORS: Final[Mapping[int, Anchor]] = {}
 
@@ -77,7 +77,7 @@ def findings(
         if not whole:
             places = _places(links()) if places is None else places
             place = places.get(row.hash)
-            if place is not None and _hash(row, place) == row.hash:
+            if place is not None and _gives_its_hash_at(row, place):
                 yield Finding("reordered", writer, row.sequence, row.record_id, f"was number {place}")
             else:
                 yield Finding("altered", writer, row.sequence, row.record_id, "does not give its own hash")
@@ -103,16 +103,16 @@ def findings(
 
 def gives_its_hash(row: StoredRecord) -> bool:
     """Whether a record's content, at the place where it lies, gives the hash that it claims."""
-    return _hash(row, row.sequence) == row.hash
+    return _gives_its_hash_at(row, row.sequence)
 
 
-def _hash(row: StoredRecord, sequence: int) -> str | None:
-    """The hash of a record's content at the place `sequence`, None where that is no content of a record."""
+def _gives_its_hash_at(row: StoredRecord, sequence: int) -> bool:
+    """Whether it does so at the place `sequence`."""
     content = (row.writer, sequence, row.kind, row.record_id, row.time, row.payload, row.previous)
     try:
-        return chained_hash(*content)
-    except TypeError:
-        return None
+        return gives_hash(row.hash, *content)
+    except (TypeError, AttributeError):  # that is no content of a record
+        return False
 
 
 def _places(links: Iterable[tuple[str, str]]) -> dict[str, int]:

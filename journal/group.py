@@ -14,6 +14,10 @@ Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
 
+class WouldWait(Exception):
+    """What was asked for at once has to wait for others, and nothing of it was done."""
+
+
 class _Asked(Generic[Question, Answer]):
     """One thread's question and, once it is settled, its answer."""
 
@@ -39,19 +43,22 @@ class Group(Generic[Question, Answer]):
 
     What it raises is raised to all whose questions it was given. It runs in one thread at a time. A thread
     whose question is settled leaves at once: one that asks again and again does not hold the others up.
+    `settle` is also told whether it may wait; where it may not and must, it raises WouldWait.
     """
 
-    def __init__(self, settle: Callable[[Sequence[Question]], Sequence[Answer | Exception]]) -> None:
+    def __init__(self, settle: Callable[[Sequence[Question], bool], Sequence[Answer | Exception]]) -> None:
         self._settle = settle
         self._waiting: deque[_Asked[Question, Answer]] = deque()
         self._deepest = 0  # that were settled at once since somebody asked
         self._settling = False  # whether a thread settles, or was rung to
         self._lock = threading.Lock()  # of these three
 
-    def ask(self, question: Question) -> Answer:
-        """The answer to `question`, as soon as it is settled."""
+    def ask(self, question: Question, *, wait: bool = True) -> Answer:
+        """The answer to `question`, as soon as it is settled; WouldWait, without `wait`, if not now."""
         asked: _Asked[Question, Answer] = _Asked(question)
         with self._lock:
+            if self._settling and not wait:
+                raise WouldWait
             self._waiting.append(asked)
             first, self._settling = not self._settling, True
         if not first:
@@ -61,7 +68,7 @@ class Group(Generic[Question, Answer]):
                 self._leave(asked)
                 raise
         if asked.answer is None:
-            self._settle_all()
+            self._settle_all(wait)
         if isinstance(asked.answer, Exception):
             raise asked.answer
         assert asked.answer is not None
@@ -73,7 +80,7 @@ class Group(Generic[Question, Answer]):
             found, self._deepest = self._deepest, 0
         return found
 
-    def _settle_all(self) -> None:
+    def _settle_all(self, wait: bool) -> None:
         """Settle all that waits, this thread's own question included, and let the next one begin."""
         with self._lock:
             batch = list(self._waiting)
@@ -81,19 +88,25 @@ class Group(Generic[Question, Answer]):
             self._deepest = max(self._deepest, len(batch))
         own = batch[0]  # whoever is first, or was rung, stands there
         try:
-            answers = self._settle([asked.question for asked in batch])
+            answers = self._settle([asked.question for asked in batch], wait)
+        except WouldWait:
+            self._pass_on(batch[1:])
+            raise
         except Exception as error:
             answers = [error] * len(batch)
-        except BaseException:
-            # This thread is being ended, the others' questions are not.
-            with self._lock:
-                self._waiting.extendleft(reversed(batch[1:]))
-            self._hand_over()
+        except BaseException:  # this thread is being ended, the others' questions are not
+            self._pass_on(batch[1:])
             raise
         for asked, answer in zip(batch, answers, strict=True):
             asked.answer = answer
             if asked is not own:
                 asked.ring()
+        self._hand_over()
+
+    def _pass_on(self, others: Sequence[_Asked[Question, Answer]]) -> None:
+        """Leave what this thread was about to settle of others to them."""
+        with self._lock:
+            self._waiting.extendleft(reversed(others))
         self._hand_over()
 
     def _hand_over(self) -> None:

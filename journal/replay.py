@@ -11,7 +11,8 @@ from typing import Any, Final, Protocol
 
 from envs.guardrails import Limits
 from features.spec import fingerprint
-from journal.records import DecisionRecord, SignalRecord, signal_id
+from journal.records import DecisionRecord, SignalRecord, signal_id_of
+from journal.schema import Canonical
 from journal.store import Journal
 from market.errors import InputError
 
@@ -65,7 +66,7 @@ def replay(journal: Journal, decision_id: str, sizing: Sizing) -> Replay:
         for one in (record, signal_record)
         if not one.gives_its_hash()
     ]
-    if (digest := signal_id(signal)) != decision.signal_id:
+    if (digest := signal_id_of(Canonical(signal_record.text))) != decision.signal_id:
         found.append(Difference("signal_id", decision.signal_id, digest))
     if signal.feature_fingerprint != fingerprint():
         found.append(Difference("feature_fingerprint", signal.feature_fingerprint, fingerprint()))

@@ -8,18 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Final
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
+import orjson
 from sqlalchemy import DDL, BigInteger, Column, MetaData, String, Table, Text, event
 
 from market.errors import InputError
 
 KINDS: Final = ("signal", "decision", "outcome", "fill", "narrative", "model", "trigger", "anchor", "shadow")
 GENESIS: Final = "0" * 64  # what the first record of every writer is chained to
-FORMAT: Final = "ballast-journal-1"  # part of every hash, so that a later format cannot pass for this one
+FORMAT: Final = "ballast-journal-2"  # part of every hash, so that a later format cannot pass for this one
+FIRST_FORMAT: Final = "ballast-journal-1"  # whose records are read and verified as well
 
 metadata = MetaData()
 records = Table(
@@ -55,13 +56,12 @@ for _dialect, _statements in _REFUSALS.items():
         event.listen(records, "after_create", _refusal.execute_if(dialect=_dialect))
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One journaled fact. `sequence` counts from 1 per writer; `time` is in nanoseconds since 1970, UTC.
 
     `previous` is the hash of the same writer's record before this one (`GENESIS` for the first), `hash`
     covers all other fields. A record's place is given by its sequence, never by its time: clocks may step
-    backwards.
+    backwards. The fields are those of a row of `records`, in the order of its columns.
     """
 
     writer: str
@@ -73,7 +73,7 @@ class Record:
     previous: str
     hash: str
 
-    @cached_property
+    @property
     def payload(self) -> Mapping[str, Any]:
         """What the record says."""
         content: dict[str, Any] = json.loads(self.text)
@@ -81,8 +81,7 @@ class Record:
 
     def gives_its_hash(self) -> bool:
         """Whether the record is as it was written."""
-        fields = (self.writer, self.sequence, self.kind, self.record_id, self.time, self.text, self.previous)
-        return chained_hash(*fields) == self.hash
+        return gives_hash(self.hash, *self[:7])
 
 
 def checked_name(field: str, value: object, longest: int) -> str:
@@ -101,28 +100,69 @@ class Canonical(str):
 def canonical(payload: Mapping[str, Any], field: str = "payload") -> Canonical:
     """The one JSON text of `payload`: sorted keys, no spaces, ASCII, shortest floats that read back the same.
 
-    NaN, infinity, keys that are no strings and values JSON has no type for raise `InputError`, naming the
-    place below `field`.
+    It is as orjson writes it, which a later one may do otherwise: of two texts that differ, the values tell
+    whether they say the same. NaN, infinity, keys that are no strings and values JSON has no type for raise
+    `InputError`, naming the place below `field`.
     """
     if not isinstance(payload, Mapping):
         raise InputError(field, payload, "give a mapping of names to JSON values")
-    _check_json(dict(payload), field)
-    return Canonical(_SORTED.encode(dict(payload)))
+    plain = dict(payload)
+    _check_json(plain, field)
+    return _written(plain)
 
 
 def canonical_of_plain(payload: dict[str, Any], field: str = "payload") -> Canonical:
     """`canonical` of what is known to be JSON, but for its numbers: `InputError` where one is not finite."""
-    try:
-        return Canonical(_SORTED.encode(payload))
-    except ValueError:
+    if not _finite(payload.values()):
         _check_json(payload, field)
-        raise
+    return _written(payload)
 
 
-_SORTED: Final = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), allow_nan=False, check_circular=False
-)
+_SORTED: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _IN_ORDER: Final = json.JSONEncoder(separators=(",", ":"))
+_NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")  # which stands in strings alone
+
+
+def _written(payload: dict[str, Any]) -> Canonical:
+    try:
+        text = orjson.dumps(payload, _plain_float, orjson.OPT_SORT_KEYS).decode()
+    except TypeError:  # whole numbers beyond 64 bits, halves of characters: orjson has no place for them
+        return Canonical(_SORTED.encode(payload))
+    if not text.isascii():
+        text = _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    return Canonical(text)
+
+
+def say_the_same(one: str, other: str) -> bool:
+    """Whether two payloads' texts, of which one may have been written by an earlier version, are of one."""
+    try:
+        return canonical(json.loads(one)) == canonical(json.loads(other))
+    except ValueError:  # a text that was damaged
+        return False
+
+
+def _plain_float(value: object) -> float:
+    """What is written for a number of another type, such as NumPy's."""
+    if isinstance(value, float):
+        return float(value)
+    raise TypeError(value)
+
+
+def _finite(values: Iterable[object]) -> bool:
+    """Whether all numbers among `values`, and in what they hold, are finite: orjson makes null of others."""
+    for value in values:
+        kind = type(value)
+        if kind is float:
+            if value - value != 0.0:  # type: ignore[operator]  # NaN, for NaN and the infinities
+                return False
+        elif kind is dict:
+            if not _finite(value.values()):  # type: ignore[attr-defined]
+                return False
+        elif kind not in _PLAIN and not (isinstance(value, list | tuple) and _finite(value)):
+            return False  # perhaps: what is unknown here is looked at closely
+    return True
+
+
 _PLAIN: Final = frozenset((str, int, bool, type(None)))
 
 
@@ -149,6 +189,19 @@ def _check_json(value: object, field: str) -> None:
 def chained_hash(
     writer: str, sequence: int, kind: str, record_id: str, time: int, payload: str, previous: str
 ) -> str:
-    """The SHA-256 (hex) of a record whose payload is the canonical text `payload`."""
-    fields = [FORMAT, writer, sequence, kind, record_id, time, payload, previous]
-    return hashlib.sha256(_IN_ORDER.encode(fields).encode()).hexdigest()
+    """The SHA-256 (hex) of a record whose payload is the canonical text `payload`.
+
+    What is hashed is the JSON array of all else, which tells by itself where it ends, and then the payload.
+    """
+    fields = orjson.dumps([FORMAT, writer, sequence, kind, record_id, time, previous])
+    return hashlib.sha256(fields + payload.encode()).hexdigest()
+
+
+def gives_hash(
+    digest: str, writer: str, sequence: int, kind: str, record_id: str, time: int, payload: str, previous: str
+) -> bool:
+    """Whether a record's content gives `digest`, by this format or, for a record written then, the first."""
+    if chained_hash(writer, sequence, kind, record_id, time, payload, previous) == digest:
+        return True
+    fields = [FIRST_FORMAT, writer, sequence, kind, record_id, time, payload, previous]
+    return hashlib.sha256(_IN_ORDER.encode(fields).encode()).hexdigest() == digest

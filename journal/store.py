@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import select
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 from journal.anchors import Seen, anchor, heads
 from journal.chain import Finding
@@ -27,6 +28,7 @@ from journal.schema import (
     checked_name,
     metadata,
     records,
+    say_the_same,
 )
 from market.errors import InputError
 
@@ -36,7 +38,6 @@ ANCHOR_RECORDS: Final = 1_000  # and after so many records of its own
 
 Entry = tuple[str, str, Mapping[str, Any] | Canonical]  # kind, record id, payload
 Checked = tuple[str, str, str]  # kind, record id, canonical payload
-Row = dict[str, Any]  # by the names of the table's columns
 
 
 class Journal:
@@ -60,7 +61,8 @@ class Journal:
         self._clock = clock
         self._database = Database(url, metadata, "journal", synchronous=synchronous)
         self._connection = self._database.transaction
-        self._group: Group[list[Checked], list[Row]] = Group(self._write)
+        self._insert = f"INSERT INTO records ({_COLUMNS}) VALUES ({self._database.places(8)})"
+        self._group: Group[list[Checked], list[Record]] = Group(self._write)
         self._seen: dict[str, Seen] = {}  # the heads of others that this writer has journaled
         self._anchor_after = 0.0  # by time.monotonic
         self._unanchored = 0  # records of this writer since
@@ -69,50 +71,69 @@ class Journal:
         """Journal one record; see `append_many`."""
         return self.append_many([(kind, record_id, payload)])[0]
 
-    def append_many(self, entries: Sequence[Entry]) -> list[Record]:
+    def append_many(self, entries: Sequence[Entry], *, wait: bool = True) -> list[Record]:
         """Journal all entries in one transaction, all or none, and return their records in the order given.
 
         An entry that is already there (same id, kind and payload, by whichever writer) gives the record that
         exists, so a retry writes nothing twice. The same id with another kind or payload is an `InputError`,
-        as is a payload that is not plain JSON.
+        as is a payload that is not plain JSON. Without `wait`, WouldWait where another writes just now.
         """
         if len(entries) > LARGEST_BATCH:
             raise InputError("entries", len(entries), f"give at most {LARGEST_BATCH} at a time")
         wanted = [_checked_entry(*entry) for entry in entries]
-        return [_record(row) for row in self._group.ask(wanted)] if wanted else []
+        return self._group.ask(wanted, wait=wait) if wanted else []
 
-    def _write(self, requests: Sequence[list[Checked]], *, last: bool = False) -> list[list[Row] | Exception]:
+    def _write(
+        self, requests: Sequence[list[Checked]], wait: bool = True, *, last: bool = False
+    ) -> list[list[Record] | Exception]:
         """Write all requests in one transaction, but for those that contradict what is journaled.
 
         `last`: it is this writer's last, so that the others' heads are due.
         """
-        answers: list[list[Row] | Exception] = []
-        with self._connection(write=True) as connection:
-            self._database.take_turn(connection)
-            known = _stored(connection, [record_id for wanted in requests for _, record_id, _ in wanted])
-            chain = _Chain(self.writer, *_head(connection, self.writer), self._clock)
+        answers: list[list[Record] | Exception] = []
+        with self._database.turn(wait=wait) as cursor:
+            known = self._stored(cursor, [record_id for wanted in requests for _, record_id, _ in wanted])
+            chain = _Chain(self.writer, *self._head(cursor), self._clock)
             for wanted in requests:
                 try:
                     new = _new(wanted, known)
                 except InputError as error:
                     answers.append(error)
                     continue
-                known |= {record_id: chain.link(kind, record_id, text) for kind, record_id, text in new}
+                known |= {entry[1]: chain.link(*entry) for entry in new}
                 answers.append([known[record_id] for _, record_id, _ in wanted])
-            seen = self._anchored(connection, chain, last)
-            if chain.rows:
-                connection.execute(insert(records), chain.rows)
+            seen = self._anchored(cursor, chain, last)
+            if chain.records:
+                cursor.executemany(self._insert, chain.records)
         self._seen |= seen
         return answers
 
-    def _anchored(self, connection: Connection, chain: _Chain, last: bool) -> dict[str, Seen]:
+    def _stored(self, cursor: DBAPICursor, record_ids: Sequence[str]) -> dict[str, Record]:
+        """Those that are journaled already, by id."""
+        found: dict[str, Record] = {}
+        for first in range(0, len(record_ids), LARGEST_BATCH):
+            some = record_ids[first : first + LARGEST_BATCH]
+            there = f"SELECT {_COLUMNS} FROM records WHERE record_id IN ({self._database.places(len(some))})"
+            cursor.execute(there, some)
+            found |= {record.record_id: record for record in map(Record._make, cursor.fetchall())}
+        return found
+
+    def _head(self, cursor: DBAPICursor) -> tuple[int, str]:
+        """The sequence and hash that this writer's next record follows."""
+        place = self._database.places(1)
+        last = f"SELECT sequence, hash FROM records WHERE writer = {place} ORDER BY sequence DESC LIMIT 1"
+        cursor.execute(last, [self.writer])
+        found: tuple[int, str] | None = cursor.fetchone()
+        return (0, GENESIS) if found is None else found
+
+    def _anchored(self, cursor: DBAPICursor, chain: _Chain, last: bool) -> dict[str, Seen]:
         """Link a record of the others' heads to `chain` where one is due; the heads that it holds."""
-        self._unanchored += len(chain.rows)
-        late = bool(chain.rows) and time.monotonic() >= self._anchor_after
+        self._unanchored += len(chain.records)
+        late = bool(chain.records) and time.monotonic() >= self._anchor_after
         if not (last or late or self._unanchored >= ANCHOR_RECORDS):
             return {}
         self._unanchored, self._anchor_after = 0, time.monotonic() + ANCHOR_SECONDS
-        said = anchor(heads(connection), self._seen, self.writer)
+        said = anchor(heads(cursor), self._seen, self.writer)
         if said is None:
             return {}
         record_id = f"anchor-{self.writer}-{chain.sequence + 1}"
@@ -122,10 +143,10 @@ class Journal:
     def get(self, record_id: str) -> Record:
         """The record of that id, whichever writer wrote it; an unknown id is an `InputError`."""
         with self._connection(write=False) as connection:
-            known = _stored(connection, [record_id])
-        if record_id not in known:
+            found = connection.execute(select(records).where(records.c.record_id == record_id)).first()
+        if found is None:
             raise InputError("record_id", record_id, "give the id of a journaled record")
-        return _record(known[record_id])
+        return Record(*found)
 
     def read(self, *kinds: str) -> Iterator[Record]:
         """All records of these kinds (of every kind where none is given), writer by writer in chain order.
@@ -137,8 +158,8 @@ class Journal:
         ordered = select(records).order_by(records.c.writer, records.c.sequence)
         wanted = ordered.where(records.c.kind.in_(kinds)) if kinds else ordered
         with self._connection(write=False) as connection:
-            for row in connection.execute(wanted).yield_per(1000).mappings():
-                yield _record(dict(row))
+            for row in connection.execute(wanted).yield_per(1000):
+                yield Record(*row)
 
     def verify(self) -> list[Finding]:
         """Every altered, missing or reordered record of every writer; an empty list when the chains hold.
@@ -166,20 +187,21 @@ class Journal:
 
 
 class _Chain:
-    """A writer's chain as it grows: from its head on, the rows that are new."""
+    """A writer's chain as it grows: from its head on, the records that are new."""
 
     def __init__(self, writer: str, sequence: int, previous: str, clock: Callable[[], int]) -> None:
-        self.rows: list[Row] = []
+        self.records: list[Record] = []
         self.sequence = sequence
         self._writer, self._previous, self._clock = writer, previous, clock
 
-    def link(self, kind: str, record_id: str, payload: str) -> Row:
-        """The row of one more record."""
+    def link(self, kind: str, record_id: str, payload: str) -> Record:
+        """One more record."""
         self.sequence += 1
         start = (self._writer, self.sequence, kind, record_id, self._clock(), payload, self._previous)
         self._previous = chained_hash(*start)
-        self.rows.append(dict(zip(_COLUMNS, (*start, self._previous), strict=True)))
-        return self.rows[-1]
+        record = Record(*start, self._previous)
+        self.records.append(record)
+        return record
 
 
 def _checked_kind(kind: str) -> str:
@@ -193,44 +215,21 @@ def _checked_entry(kind: str, record_id: str, payload: Mapping[str, Any] | Canon
     return _checked_kind(kind), checked_name("record_id", record_id, 200), str(text)
 
 
-def _new(wanted: list[Checked], known: Mapping[str, Row]) -> list[Checked]:
+def _new(wanted: list[Checked], known: Mapping[str, Record]) -> list[Checked]:
     """The entries of one request that are not journaled yet; `InputError` for one that is, as another."""
     new: dict[str, Checked] = {}
     for entry in wanted:
         record_id = entry[1]
-        row = known.get(record_id)
-        there = new.setdefault(record_id, entry) if row is None else (row["kind"], record_id, row["payload"])
-        if there != entry:
+        known_as = known.get(record_id)
+        there = (
+            new.setdefault(record_id, entry)
+            if known_as is None
+            else (known_as.kind, record_id, known_as.text)
+        )
+        if there != entry and not (there[0] == entry[0] and say_the_same(there[2], entry[2])):
             mend = f"is already journaled as another {there[0]}; give a new id, or the payload first sent"
             raise InputError("record_id", record_id, mend)
     return list(new.values())
 
 
-_COLUMNS: Final = tuple(records.c.keys())
-# Built once: with each append it would cost as much as to write the record.
-_STORED: Final = select(records).where(records.c.record_id.in_(bindparam("ids", expanding=True)))
-_HEAD: Final = (
-    select(records.c.sequence, records.c.hash)
-    .where(records.c.writer == bindparam("writer"))
-    .order_by(records.c.sequence.desc())
-    .limit(1)
-)
-
-
-def _stored(connection: Connection, record_ids: Sequence[str]) -> dict[str, Row]:
-    found: dict[str, Row] = {}
-    for first in range(0, len(record_ids), LARGEST_BATCH):
-        some = record_ids[first : first + LARGEST_BATCH]
-        rows = connection.execute(_STORED, {"ids": some}).mappings()
-        found |= {row["record_id"]: dict(row) for row in rows}
-    return found
-
-
-def _head(connection: Connection, writer: str) -> tuple[int, str]:
-    """The sequence and hash that the writer's next record follows."""
-    row = connection.execute(_HEAD, {"writer": writer}).first()
-    return (0, GENESIS) if row is None else (row.sequence, row.hash)
-
-
-def _record(row: Mapping[str, Any]) -> Record:
-    return Record(**{"text" if name == "payload" else name: value for name, value in row.items()})
+_COLUMNS: Final = ", ".join(records.c.keys())

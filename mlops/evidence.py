@@ -22,7 +22,6 @@ from pydantic import (
     model_validator,
 )
 
-from journal.schema import canonical
 from market.errors import InputError
 from market.home import write_atomically
 
@@ -61,8 +60,9 @@ class Evidence(BaseModel):
 
     @property
     def digest(self) -> str:
-        """The SHA-256 (hex) of all fields in canonical JSON."""
-        return hashlib.sha256(canonical(self.model_dump(mode="json")).encode()).hexdigest()
+        """The SHA-256 (hex) of all fields in JSON, its keys sorted, without spaces."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def check_bundle(self, digest: str) -> None:
         """Raise `InputError` unless this is evidence for exactly the bundle of that digest."""

@@ -7,6 +7,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -23,7 +24,21 @@ DRAWDOWN: Final = OBSERVATION_FIELDS.index("drawdown_pct")
 
 def best_legal(values: Floats, mask: npt.NDArray[np.bool_]) -> Floats:
     """The size of the highest-valued legal tier, float64[N]; ties go to the smaller size."""
-    return np.asarray(SIZES[np.where(mask, values, -np.inf).argmax(axis=1)])
+    size = np.empty(len(values))
+    _best_legal(values, mask, size)
+    return size
+
+
+@numba.njit(cache=True, nogil=True)
+def _best_legal(values: Floats, mask: npt.NDArray[np.bool_], size: Floats) -> None:
+    """Fill in `size`; where no tier is legal it is none."""
+    for row in range(len(values)):
+        best = 0
+        for tier in range(1, len(SIZES)):
+            better = not mask[row, best] or values[row, tier] > values[row, best]
+            if mask[row, tier] and better:
+                best = tier
+        size[row] = SIZES[best]
 
 
 def nearest_tier(multiplier: Floats) -> Floats:

@@ -4,13 +4,16 @@ Knows nothing of RLlib or torch: it is the arithmetic of the exported weights.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
 from envs.fine_tune import fine_tuned
 from envs.observation import Situation
+from market.errors import DataError
 from policies.baselines import best_legal
 
 Floats = npt.NDArray[np.float64]
@@ -26,15 +29,28 @@ class Network:
     weights: tuple[Rows, ...]  # [out, in] each
     biases: tuple[Rows, ...]  # [out] each
 
-    def __call__(self, rows: Rows) -> Rows:
-        """float32[N, inputs or more] -> float32[N, outputs]; columns past `inputs` are not looked at.
+    def __post_init__(self) -> None:
+        """Raises DataError for layers that do not fit together."""
+        outputs = [len(self.mean), *(len(bias) for bias in self.biases)]
+        fitting = list(zip(outputs[1:], outputs[:-1], strict=True))
+        shapes = [weight.shape for weight in self.weights]
+        if shapes != fitting or self.scale.shape != self.mean.shape:
+            raise DataError("network weights", shapes, f"give {fitting}, as means and biases have it")
 
-        One row at a time: a product of many may add up in another order for every number of rows.
-        """
-        hidden = ((rows[:, : len(self.mean)] - self.mean) / self.scale)[:, None]
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            hidden = np.maximum(np.matmul(hidden, weight.T) + bias, 0.0)
-        return np.asarray((np.matmul(hidden, self.weights[-1].T) + self.biases[-1])[:, 0], dtype=np.float32)
+    def __call__(self, rows: Rows) -> Rows:
+        """float32[N, inputs or more] -> float32[N, outputs]; columns past `inputs` are not looked at."""
+        if rows.shape[1] < len(self.mean):
+            raise DataError("observation", rows.shape, f"give at least {len(self.mean)} columns")
+        result = np.empty((len(rows), len(self.biases[-1])), dtype=np.float32)
+        _forward(rows, self.mean, self.scale, *self._layers, result)
+        return result
+
+    @cached_property
+    def _layers(self) -> tuple[npt.NDArray[np.int64], Rows]:
+        """How wide each layer is, inputs first; then layer by layer its biases and its weights [in, out]."""
+        widths = np.array([len(self.mean), *(len(bias) for bias in self.biases)])
+        parts = zip(self.biases, self.weights, strict=True)
+        return widths, np.concatenate([part for bias, weight in parts for part in (bias, weight.T.ravel())])
 
     def to_arrays(self) -> dict[str, npt.NDArray[np.float32]]:
         """Named arrays for a bundle."""
@@ -52,6 +68,33 @@ class Network:
             tuple(arrays[f"{i}/weight"] for i in range(depth)),
             tuple(arrays[f"{i}/bias"] for i in range(depth)),
         )
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _forward(
+    rows: Rows, mean: Rows, scale: Rows, widths: npt.NDArray[np.int64], layers: Rows, result: Rows
+) -> None:
+    """Fill in `result`, one row at a time: what is said of it is the same whatever others stand beside it."""
+    hidden, following = np.empty((2, widths.max()), dtype=np.float32)
+    for row in range(len(rows)):
+        for i in range(widths[0]):
+            hidden[i] = (rows[row, i] - mean[i]) / scale[i]
+        start = 0
+        for layer in range(1, len(widths)):
+            width = widths[layer]
+            following[:width] = layers[start : start + width]
+            start += width
+            for i in range(widths[layer - 1]):
+                given, weights = hidden[i], layers[start : start + width]
+                for j in range(width):
+                    following[j] += given * weights[j]
+                start += width
+            if layer < len(widths) - 1:
+                for j in range(width):
+                    following[j] = following[j] if not following[j] < 0.0 else np.float32(0.0)  # NaN stays
+            hidden, following = following, hidden
+        for j in range(widths[-1]):
+            result[row, j] = hidden[j]
 
 
 @dataclass(frozen=True)

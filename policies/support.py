@@ -29,6 +29,13 @@ class Support:
     precision: Floats  # [F, F], of the standardised rows
     limit: float
 
+    def __post_init__(self) -> None:
+        """Raises DataError for arrays that do not fit together."""
+        count = len(self.mean)
+        if self.scale.shape != (count,) or self.precision.shape != (count, count):
+            seen = (self.mean.shape, self.scale.shape, self.precision.shape)
+            raise DataError("support", seen, "give F means, F scales and F x F of precision")
+
     @classmethod
     def fit(cls, rows: Floats) -> Self:
         """From training rows, float64[n, F]; raises DataError under 2 F rows or on a non-finite number."""
@@ -44,9 +51,9 @@ class Support:
 
     def distance(self, rows: Floats) -> Floats:
         """Distance of each row, float64[N]; a non-finite row is infinitely far."""
-        standard = (rows - self.mean) / self.scale
-        squared = np.einsum("ni,ij,nj->n", standard, self.precision, standard)
-        return _distances(squared)
+        distance = np.empty(len(rows))
+        _distances(np.ascontiguousarray(rows), self.mean, self.scale, self.precision, distance)
+        return distance
 
     def outside(self, rows: Floats) -> npt.NDArray[np.bool_]:
         """Whether each row, float64[N, F], lies beyond the limit."""
@@ -54,10 +61,17 @@ class Support:
 
 
 @numba.njit(cache=True, nogil=True)
-def _distances(squared: Floats) -> Floats:
-    """Square roots, infinite for what is not finite."""
-    result = np.full(len(squared), np.inf)
-    for row in range(len(squared)):
-        if np.isfinite(squared[row]):
-            result[row] = np.sqrt(max(squared[row], 0.0))
-    return result
+def _distances(rows: Floats, mean: Floats, scale: Floats, precision: Floats, distance: Floats) -> None:
+    """Fill in `distance`."""
+    weighed = np.empty(len(mean))
+    for row in range(len(rows)):
+        standard = (rows[row] - mean) / scale
+        weighed[:] = 0.0
+        for i in range(len(mean)):
+            own = standard[i]
+            for j in range(len(mean)):
+                weighed[j] += own * precision[i, j]
+        squared = 0.0
+        for j in range(len(mean)):
+            squared += weighed[j] * standard[j]
+        distance[row] = np.sqrt(max(squared, 0.0)) if np.isfinite(squared) else np.inf

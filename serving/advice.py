@@ -34,6 +34,7 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 ATR_RATIO: Final = feature_index("atr_ratio")
+CLOSE, STOP = 1, 3  # of the rows of `_prices`
 DEFAULT_CONFIDENCE: Final = 0.5  # of a rule that states none, in training as here
 NO_RANKS: Final = VolatilityRanks({POOLED: np.array([0.0, 1.0])})  # stands in where no bundle brings any
 
@@ -84,7 +85,7 @@ def advise(bundle: PolicyBundle, policy: ValuePolicy, costs: Costs, asked: Asked
         fields = _fields(asked, prices, bundle.ranks)
         probability = model.probability(fields)
         # The entry price is not known yet: the close of the signal bar stands in for it.
-        _, close, _, stop, _, _ = prices
+        close, stop = prices[CLOSE], prices[STOP]
         cost_r, impact_r = costs.in_r(close, np.abs(close - stop))
         confidence = win_chance(probability, model.outcome_r, cost_r + impact_r)
         win_rate = np.array([meta.prior_win_rate if rate is None else rate for rate in asked.win_rates])
@@ -115,7 +116,7 @@ def advise(bundle: PolicyBundle, policy: ValuePolicy, costs: Costs, asked: Asked
         values = policy.values(situation)
         proposed = policy.pick(values, situation)
         wanted = proposed
-        if not asked.mask.all():
+        if np.count_nonzero(asked.mask) < asked.mask.size:
             wanted = policy.pick(values, replace(situation, mask=np.ones_like(asked.mask)))
         outside = bundle.support.outside(asked.features)
         faults = _faults(asked.features, situation, values, proposed, wanted)
@@ -127,8 +128,10 @@ def _faults(
     features: Floats, situation: Situation, values: Floats, proposed: Floats, wanted: Floats
 ) -> list[str | None]:
     """Why the advice on each signal is none, None where it is one."""
+    faults = np.zeros(len(features), dtype=np.int64)
     told = (features, situation.observation, situation.probability, values, proposed, wanted)
-    return [FAULTS[code] for code in _first_fault(*told).tolist()]
+    _first_faults(*told, faults)
+    return [FAULTS[code] for code in faults.tolist()]
 
 
 FAULTS: Final = (
@@ -143,17 +146,17 @@ FAULTS: Final = (
 
 
 @numba.njit(cache=True, nogil=True)
-def _first_fault(
+def _first_faults(
     features: Floats,
     observation: npt.NDArray[np.float32],
     probability: Floats,
     values: Floats,
     proposed: Floats,
     wanted: Floats,
-) -> npt.NDArray[np.int64]:
-    """For each row the first of FAULTS that it has, int64[N]."""
-    faults = np.zeros(len(features), dtype=np.int64)
-    for row in range(len(features)):
+    faults: npt.NDArray[np.int64],
+) -> None:
+    """Fill in the first of FAULTS that each row has; `faults` come as zeros."""
+    for row in range(len(faults)):
         if not np.isfinite(features[row]).all():
             faults[row] = 1
         elif not np.isfinite(observation[row]).all():
@@ -166,7 +169,6 @@ def _first_fault(
             faults[row] = 5
         elif min(proposed[row], wanted[row]) < 0.0:
             faults[row] = 6
-    return faults
 
 
 def _prices(signals: Sequence[Signal]) -> Floats:

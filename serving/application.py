@@ -9,11 +9,13 @@ from fastapi_offline import FastAPIOffline
 from serving import documents, refusals
 from serving.desk import Desk
 from serving.guard import LARGEST_BODY, Guard
+from serving.json_route import JsonRoute
 
 
 def application(desk: Desk, title: str, description: str, largest_body: int = LARGEST_BODY) -> FastAPI:
     """An application of `desk` without endpoints; no body may have more than `largest_body` bytes."""
     api = FastAPIOffline(redoc_url=None, title=title, description=description)
+    api.router.route_class = JsonRoute
     refusals.install(api, desk.telemetry)
     documents.install(api)
     api.add_middleware(

@@ -132,10 +132,10 @@ class Desk:
             self._home, self._keys, self._journal = deployed.home, None, None
         self.replicas = deployed.replicas
 
-    def write(self, entries: list[Entry]) -> None:
+    def write(self, entries: list[Entry], *, wait: bool = True) -> None:
         """See `journaled`; how long an answer waits for it is told."""
         started = time.perf_counter()
-        journaled(self.journal, entries)
+        journaled(self.journal, entries, wait=wait)
         self.telemetry.took(JOURNAL_WAIT, started)
 
     def readings(self) -> list[Reading]:
@@ -162,10 +162,10 @@ def decision_of(journal: Journal, decision_id: str) -> DecisionRecord:
     return DecisionRecord.of(record)
 
 
-def journaled(journal: Journal, entries: list[Entry]) -> None:
-    """Write `entries` in one transaction; Unavailable where that cannot be done."""
+def journaled(journal: Journal, entries: list[Entry], *, wait: bool = True) -> None:
+    """Write `entries` in one transaction; Unavailable where that cannot be done, WouldWait as the journal."""
     try:
-        journal.append_many(entries)
+        journal.append_many(entries, wait=wait)
     except InputError as error:
         # The request was sound, so this is no fault of the client's; without a record there is no answer.
         raise Unavailable("journal", error.mend) from error

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from filelock import FileLock, Timeout
+
 from market.errors import ConfigError, InputError
 from serving.cluster import (
     APPLICATIONS,
@@ -123,41 +125,29 @@ def start(
     # HAProxy would let anybody in.
     folder = Path(tempfile.mkdtemp(prefix="ballast-serve-", dir="/tmp"))
     surroundings = environment(os.environ, home, folder, port)
-    dashboard_port = DASHBOARD_PORT if _is_free("127.0.0.1", DASHBOARD_PORT) else free_port()
-    metrics_port = own_ports(port)[-3]
-    with (folder / "ray.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "serving.local_cluster",
-                str(folder),
-                str(dashboard_port),
-                str(metrics_port),
-            ],
-            env=surroundings,
-            stdin=subprocess.PIPE,  # ends with this process, and the cluster with it
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C is this process's to handle
-        )
     shown_host = f"[{host}]" if ":" in host else host
-    server = Server(
-        f"http://{shown_host}:{port}",
-        f"http://127.0.0.1:{dashboard_port}",
-        f"http://127.0.0.1:{metrics_port}/metrics",
-        token_of(surroundings),
-        process,
-        folder,
-    )
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        say("Ray is starting")
-        _wait(
-            lambda: _ray_answers(server),
-            deadline,
-            "Ray does not come up: is the machine out of memory or processors?",
+    with _dashboard_port() as dashboard_port:
+        metrics_port = own_ports(port)[-3]
+        server = Server(
+            f"http://{shown_host}:{port}",
+            f"http://127.0.0.1:{dashboard_port}",
+            f"http://127.0.0.1:{metrics_port}/metrics",
+            token_of(surroundings),
+            _cluster(folder, dashboard_port, metrics_port, surroundings),
+            folder,
         )
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            say("Ray is starting")
+            _wait(
+                lambda: _ray_answers(server),
+                deadline,
+                "Ray does not come up: is the machine out of memory or processors?",
+            )
+        except BaseException:
+            server.stop()
+            raise
+    try:
         push(server.dashboard, config, server.token)
         say("the applications are starting")
         _wait(
@@ -170,6 +160,37 @@ def start(
         server.stop()
         raise
     return server
+
+
+def _cluster(
+    folder: Path, dashboard_port: int, metrics_port: int, surroundings: dict[str, str]
+) -> "subprocess.Popen[bytes]":
+    """A Ray cluster in a process of its own."""
+    command = [sys.executable, "-m", "serving.local_cluster", folder, dashboard_port, metrics_port]
+    with (folder / "ray.log").open("wb") as log:
+        return subprocess.Popen(
+            [str(part) for part in command],
+            env=surroundings,
+            stdin=subprocess.PIPE,  # ends with this process, and the cluster with it
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is this process's to handle
+        )
+
+
+@contextmanager
+def _dashboard_port() -> Iterator[int]:
+    """Ray's usual port if nobody has it, nor is about to in a context like this one; else a free one."""
+    lock = FileLock(Path(tempfile.gettempdir()) / f"ballast-dashboard-{os.getuid()}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield free_port()
+        return
+    try:
+        yield DASHBOARD_PORT if _is_free("127.0.0.1", DASHBOARD_PORT) else free_port()
+    finally:
+        lock.release()
 
 
 def port_to_serve_on(wanted: int | None) -> int:

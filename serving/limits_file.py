@@ -8,18 +8,25 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
+from math import nan
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
-from envs.guardrails import Limits
+from envs.guardrails import Limits, TighterLimits, limit_rows
 from market.errors import ConfigError, first_line
+
+Floats = npt.NDArray[np.float64]
 
 FOLDER: Final = "limits"
 DEFAULT: Final = "default"
 ACCOUNT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 LARGEST_FILE: Final = 65_536
+UNUSABLE: Final = Limits.model_construct(base_risk=nan)  # the guardrail answers 0 and says invalid_limits
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,22 @@ class OperatorLimits:
         """Limits from anywhere, with the SHA-256 of their canonical JSON."""
         text = json.dumps(limits.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return cls(limits, source, hashlib.sha256(text.encode()).hexdigest())
+
+    def numbers(self, tighter: TighterLimits | None) -> Floats:
+        """These limits with what is stricter in `tighter`, float64[9] as `limit_rows` gives them; UNUSABLE
+        where there are none."""
+        if tighter is None or self.limits is None:
+            return self._own
+        return _numbers(self.limits.tightened(tighter))
+
+    @cached_property
+    def _own(self) -> Floats:
+        return _numbers(UNUSABLE if self.limits is None else self.limits)
+
+
+def _numbers(limits: Limits) -> Floats:
+    numbers: Floats = limit_rows([limits])[0]
+    return numbers
 
 
 BUILT_IN: Final = "built-in defaults"

@@ -5,8 +5,7 @@ is sized by itself, whatever others are sized with it. Whatever the features hol
 the size lies in [0, cap]; where the model has no valid say, the rule's STANDARD stands in for it.
 """
 
-from collections.abc import Mapping, Sequence
-from math import nan
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -29,7 +28,6 @@ from envs.guardrails import (
     bound,
     cap,
     floor_to_tier,
-    limit_rows,
 )
 from envs.observation import OBSERVATION_FIELDS
 from features.pipeline import FeaturePipeline
@@ -48,8 +46,6 @@ Floats = npt.NDArray[np.float64]
 NO_MODEL: Final = "no model is served"
 NOT_USED: Final = ", not used: "  # between a model's status and why it has no say
 LONGEST_STATUS: Final = 60  # narratives print it
-# Limits that the guardrail recognises as unusable: it answers 0 and says invalid_limits.
-UNUSABLE: Final = Limits.model_construct(base_risk=nan)
 
 
 class Recommendation(NamedTuple):
@@ -69,7 +65,7 @@ def feature_row(market: Mapping[str, float] | Floats | Bars) -> Floats:
         if len(market) < WARMUP:
             raise DataError("bars", len(market), f"give at least {WARMUP} bars: the features need them")
         return np.asarray(FeaturePipeline().matrix(market)[-1], dtype=np.float64)
-    if isinstance(market, Mapping):
+    if not isinstance(market, np.ndarray) and isinstance(market, Mapping):
         if set(market) != set(FEATURE_NAMES):
             strange = sorted(set(market) ^ set(FEATURE_NAMES))
             raise DataError(
@@ -115,22 +111,6 @@ class Asking(NamedTuple):
     win_rate_recent: float | None = None
 
 
-class _Row(NamedTuple):
-    """One signal, and what the guardrail made of it."""
-
-    asking: Asking
-    operator: OperatorLimits
-    multiplier: float
-    tier: int
-    binding: int
-    free_binding: int  # of what the model would do without limits
-    rule_tier: int
-    largest: float
-    cap_rule: int
-    legal: list[bool]
-    base_risk: float
-
-
 class PositionSizer:
     """A policy bundle behind the guardrail; without one, the rule behind the guardrail.
 
@@ -172,11 +152,8 @@ class PositionSizer:
             one.limits if isinstance(one.limits, OperatorLimits) else OperatorLimits.of(one.limits)
             for one in asking
         ]
-        limits = limit_rows(
-            [
-                UNUSABLE if operator.limits is None else operator.limits.tightened(one.tighter)
-                for operator, one in zip(operators, asking, strict=True)
-            ]
+        limits = np.array(
+            [operator.numbers(one.tighter) for operator, one in zip(operators, asking, strict=True)]
         )
         account = np.array([one.account for one in asking], dtype=np.float64).T.copy()
         largest, cap_rule = cap(account, limits)
@@ -204,22 +181,22 @@ class PositionSizer:
         )
         multiplier = guarded.multiplier[:count]
         tier, binding = floor_to_tier(guarded.multiplier).tolist(), guarded.binding.tolist()
-        says = _by_model(consulted, multiplier) | _by_rule(asked, consulted)
-        judged = map(
-            _Row,
+        columns = (
             asking,
             operators,
+            _says(asked, consulted, multiplier),
+            map(faults.get, range(count)),
             multiplier.tolist(),
             tier[:count],
+            tier[2 * count :],
             binding[:count],
             binding[count : 2 * count],
-            tier[2 * count :],
             largest.tolist(),
             cap_rule.tolist(),
             asked.mask.tolist(),
             limits[:, BASE_RISK].tolist(),
         )
-        return [self._recommendation(row, says[i], faults.get(i)) for i, row in enumerate(judged)]
+        return list(map(self._recommendation, *columns))
 
     def _consult(
         self, asked: Asked, cap_rule: Codes, faults: dict[int, Fault]
@@ -251,61 +228,78 @@ class PositionSizer:
         faults.update(unsound)
         return self._advised(bundle, asked, [row for row in rows if row not in unsound], faults)
 
-    def _recommendation(self, row: _Row, says: Says, fault: Fault | None) -> Recommendation:
-        action = TIERS[row.tier]
+    def _recommendation(
+        self,
+        asking: Asking,
+        operator: OperatorLimits,
+        says: Says,
+        fault: Fault | None,
+        multiplier: float,
+        tier: int,
+        rule_tier: int,
+        binding: int,
+        free_binding: int,  # of what the model would do without limits
+        largest: float,
+        cap_rule: int,
+        legal: list[bool],
+        base_risk: float,
+    ) -> Recommendation:
+        """One signal, and what the model and the guardrail made of it, in words."""
+        action, signal = TIERS[tier], asking.signal
         status = self.status if fault is None else f"{self.status}{NOT_USED}{fault.short}"
-        base_risk = 0.0 if row.operator.limits is None else row.base_risk
+        if operator.limits is None:
+            base_risk = 0.0
+        wanted, values, outside, utility, observation = says
         details = {
-            "symbol": row.asking.signal.symbol,
-            "side": row.asking.signal.side,
+            "symbol": signal.symbol,
+            "side": signal.side,
             "action": action,
-            "multiplier": row.multiplier,
-            "proposed_multiplier": says.wanted,
-            "rule_tier": TIERS[row.rule_tier],
-            "rule_cap": row.largest,
+            "multiplier": multiplier,
+            "proposed_multiplier": wanted,
+            "rule_tier": TIERS[rule_tier],
+            "rule_cap": largest,
             # A policy that is shown what is legal asks for no more: what binds its free choice has bound it.
-            "binding_rule": RULES[row.binding if row.binding != NONE else row.free_binding],
-            "source": "rule" if says.wanted is None else "model",
+            "binding_rule": RULES[binding if binding != NONE else free_binding],
+            "source": "rule" if wanted is None else "model",
             "propensity": 1.0,  # every policy that a bundle can hold is deterministic
             "model_status": status[:LONGEST_STATUS],
             "model_fault": None if fault is None else fault.full,
             "base_risk": base_risk,
-            "risk_fraction": row.multiplier * base_risk,
-            "observation": says.observation,
-            "ladder": ladder(says.values, row.legal, RULES[row.cap_rule]),
+            "risk_fraction": multiplier * base_risk,
+            "observation": observation,
+            "ladder": ladder(values, legal, RULES[cap_rule]),
             "bundle": self.digest,
-            "limits_source": row.operator.source,
-            "limits_digest": row.operator.digest,
-            "out_of_distribution": says.outside,
-            "expected_utility": says.utility,
+            "limits_source": operator.source,
+            "limits_digest": operator.digest,
+            "out_of_distribution": outside,
+            "expected_utility": utility,
         }
-        return Recommendation(action, row.multiplier, details)
+        return Recommendation(action, multiplier, details)
 
 
-def _by_model(consulted: list[tuple[list[int], Advice]], multiplier: Floats) -> dict[int, Says]:
-    """What the model says of each row that it was consulted on, once its size is known."""
+def _says(asked: Asked, consulted: list[tuple[list[int], Advice]], multiplier: Floats) -> list[Says]:
+    """What stands behind each size, once it is known."""
     says: dict[int, Says] = {}
     for rows, advice in consulted:
-        columns = zip(
-            advice.wanted.tolist(),
-            [None] * len(rows) if advice.values is None else advice.values.tolist(),
-            advice.outside.tolist(),
-            utilities(multiplier[rows], advice.situation).tolist(),
-            (
-                dict(zip(OBSERVATION_FIELDS, row, strict=True))
-                for row in advice.situation.observation.tolist()
-            ),
-            strict=True,
-        )
-        says |= {row: Says(*each) for row, each in zip(rows, columns, strict=True)}
-    return says
+        says.update(zip(rows, _by_model(advice, multiplier[rows]), strict=True))
+    rest = [row for row in range(len(multiplier)) if row not in says]
+    if rest:
+        says.update(zip(rest, _by_rule(asked.take(rest)), strict=True))
+    return [says[row] for row in range(len(multiplier))]
 
 
-def _by_rule(asked: Asked, consulted: list[tuple[list[int], Advice]]) -> dict[int, Says]:
-    """What is known of each row that no model has a valid say of."""
-    told = {row for rows, _ in consulted for row in rows}
-    rest = [row for row in range(len(asked.signals)) if row not in told]
-    if not rest:
-        return {}
-    known = known_without_model(asked.take(rest))
-    return {row: Says(None, None, None, None, each) for row, each in zip(rest, known, strict=True)}
+def _by_model(advice: Advice, multiplier: Floats) -> Iterator[Says]:
+    """What the model says of each signal."""
+    return map(
+        Says,
+        advice.wanted.tolist(),
+        [None] * len(multiplier) if advice.values is None else advice.values.tolist(),
+        advice.outside.tolist(),
+        utilities(multiplier, advice.situation).tolist(),
+        [dict(zip(OBSERVATION_FIELDS, row, strict=True)) for row in advice.situation.observation.tolist()],
+    )
+
+
+def _by_rule(asked: Asked) -> list[Says]:
+    """What is known of each signal that no model has a valid say of."""
+    return [Says(None, None, None, None, known) for known in known_without_model(asked)]

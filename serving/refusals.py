@@ -3,6 +3,7 @@
 Knows nothing of sizes. Input is never sent back but for one short value.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, Final
@@ -113,6 +114,10 @@ class _Refused(JSONResponse):
     """A refusal, which the telemetry of its application hears of when it is sent."""
 
     field: str
+
+    def render(self, content: Any) -> bytes:
+        """In ASCII: half a surrogate that a client sent has no UTF-8."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See `Response`."""

@@ -32,6 +32,7 @@ MOST_BARS: Final = 5000
 MOST_REQUESTS: Final = 1024  # of a batch
 MOST_CONTEXT: Final = 64  # entries of a narrative's context
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
 EARLIEST, LATEST = EPOCH, datetime(2261, 1, 1, tzinfo=UTC)  # what 64-bit nanoseconds hold
 ACCOUNT_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
@@ -66,7 +67,7 @@ Time = Annotated[AwareDatetime, BeforeValidator(_text_time)]
 
 def nanoseconds(moment: datetime) -> int:
     """Nanoseconds since 1970, UTC, exact to the microsecond that a datetime holds."""
-    return (moment - EPOCH) // timedelta(microseconds=1) * 1000
+    return (moment - EPOCH) // MICROSECOND * 1000
 
 
 def in_range(field: str, value: datetime) -> datetime:

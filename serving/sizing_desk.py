@@ -152,11 +152,13 @@ class SizingDesk(Desk):
         self.telemetry.sized([(request.account_id, answer)], started, "one")
         return answer
 
-    def decide_each(self, asked: Sequence[tuple[SizingRequest, float]]) -> list[dict[str, Any] | InputError]:
+    def decide_each(
+        self, asked: Sequence[tuple[SizingRequest, float]], *, wait: bool = True
+    ) -> list[dict[str, Any] | InputError]:
         """`decide` for requests without a reservation, journaled in one transaction: the answer of each, or
         why it alone is refused. With each comes its moment on time.perf_counter().
 
-        Unavailable where they cannot be journaled.
+        Unavailable where they cannot be journaled; without `wait`, WouldWait where they cannot be at once.
         """
         began = time.perf_counter()
         limits: dict[str, OperatorLimits] = {}
@@ -167,7 +169,7 @@ class SizingDesk(Desk):
             except InputError as refusal:
                 cases.append(refusal)
         sized = self._size([case for case in cases if isinstance(case, Case)], began, numbered=False)
-        self.write(_entries(sized))
+        self.write(_entries(sized), wait=wait)
         made = (one.answer for one in sized)
         answers = [next(made) if isinstance(case, Case) else case for case in cases]
         for (request, started), answer in zip(asked, answers, strict=True):

@@ -15,6 +15,7 @@ from pydantic_core import to_json
 from ray import serve
 
 from features.kernel import warm
+from journal.group import WouldWait
 from market.errors import InputError
 from mlops.registry import ModelVersion, read_export
 from serving.answers import (
@@ -52,11 +53,18 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
         desk, "Ballast sizing", "How large a position may be, and which rule says so.", LARGEST_BATCH_BODY
     )
 
-    def sizes(asked: Sequence[tuple[SizingRequest, float]]) -> list[Response | Exception]:
-        answers = desk.decide_each(asked)
+    def sizes(
+        asked: Sequence[tuple[SizingRequest, float]], *, wait: bool
+    ) -> list[Response | Exception] | None:
+        if not wait and any(request.market.bars is not None for request, _ in asked):
+            return None  # features of 5,000 bars would hold the others up
+        try:
+            answers = desk.decide_each(asked, wait=wait)
+        except WouldWait:
+            return None
         return [answer if isinstance(answer, InputError) else _json(answer) for answer in answers]
 
-    at_once = Gathering(sizes)
+    at_once: Gathering[tuple[SizingRequest, float], Response] = Gathering(sizes)
     size_reserved = in_a_thread(lambda request: _json(desk.decide(request)))
 
     @api.post("/", response_model=SizingAnswer, responses=DOCUMENTED_OF_SIZES, summary="Size one signal")

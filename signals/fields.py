@@ -5,8 +5,8 @@ Knows nothing of outcomes or of the account: the account's own fields join them 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Self
+from functools import cached_property
+from typing import NamedTuple, Self
 
 import numba
 import numpy as np
@@ -16,6 +16,7 @@ from features.spec import index
 from market.errors import DataError
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 SIGNAL_FIELDS = (
     "trend_strength",
@@ -29,6 +30,14 @@ POOLED = "*"
 QUANTILES = 101
 FEWEST_ROWS = 50
 ATR_RATIO, TREND_STRENGTH, MOM_20 = map(index, ("atr_ratio", "trend_strength", "mom_20"))
+
+
+class Curves(NamedTuple):
+    """The quantiles of all symbols, one curve after another."""
+
+    start: IntArray  # [symbols + 1], where each curve begins and the last one ends
+    quantiles: FloatArray  # rising along each curve
+    shares: FloatArray  # of training rows below each of them
 
 
 @dataclass(frozen=True)
@@ -81,16 +90,29 @@ class VolatilityRanks:
 
         `symbol`: of all rows, or N of them.
         """
-        if isinstance(symbol, str):
-            values = self.quantiles.get(symbol, self.quantiles[POOLED])
-            return np.interp(atr_ratio, values, _shares(values.size))
-        rows: dict[str, list[int]] = {}
-        for row, name in enumerate(symbol):
-            rows.setdefault(name, []).append(row)
         ranks = np.empty(len(atr_ratio))
-        for name, own in rows.items():
-            ranks[own] = self.rank(name, atr_ratio[own])
+        _ranks(atr_ratio, self.curve_of(symbol), *self.curves, ranks)
         return ranks
+
+    def curve_of(self, symbol: str | Sequence[str]) -> IntArray:
+        """The number of the curve that answers for `symbol`, one or N of them: int64[1 or N]."""
+        numbers, pooled = self._numbers, self._numbers[POOLED]
+        symbols = (symbol,) if isinstance(symbol, str) else symbol
+        return np.array([numbers.get(name, pooled) for name in symbols], dtype=np.int64)
+
+    @cached_property
+    def curves(self) -> Curves:
+        """What ranks are read off."""
+        sizes = [values.size for values in self.quantiles.values()]
+        return Curves(
+            np.cumsum([0, *sizes]),
+            np.concatenate(list(self.quantiles.values())),
+            np.concatenate([np.linspace(0.0, 1.0, size) for size in sizes]),
+        )
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.quantiles)}
 
     def to_dict(self) -> dict[str, list[float]]:
         """Plain lists, for JSON."""
@@ -121,43 +143,72 @@ def signal_fields(
     entry_quality the way the close has gone from the rule's level towards the target, in ATR14 (0 on a market
     without range); risk_reward_ratio the planned target over the planned stop distance, less 2.
     """
-    atr_ratio = np.ascontiguousarray(features[:, ATR_RATIO])
     fields = np.empty((len(features), len(SIGNAL_FIELDS)))
-    fields[:, 0] = features[:, TREND_STRENGTH]
-    fields[:, 1] = ranks.rank(symbol, atr_ratio)
-    fields[:, 2] = np.tanh(features[:, MOM_20]) * side
-    fields[:, 3] = confidence
-    _plan(fields, atr_ratio, side, close, level, stop, take_profit)
+    plan = np.asarray(side, dtype=np.float64), close, level, stop, take_profit, confidence
+    _fields(np.ascontiguousarray(features), *plan, ranks.curve_of(symbol), *ranks.curves, fields)
     return fields
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _plan(
-    fields: FloatArray,
-    atr_ratio: FloatArray,
-    side: npt.NDArray[np.integer],
+def _fields(
+    features: FloatArray,
+    side: FloatArray,
     close: FloatArray,
     level: FloatArray,
     stop: FloatArray,
     take_profit: FloatArray,
+    confidence: FloatArray,
+    curve: IntArray,
+    start: IntArray,
+    quantiles: FloatArray,
+    shares: FloatArray,
+    fields: FloatArray,
 ) -> None:
-    """Fill in entry_quality and risk_reward_ratio."""
+    """Fill in `fields`; a single `curve` is that of all rows."""
     for i in range(len(fields)):
-        atr = atr_ratio[i] * close[i]
+        atr_ratio = features[i, ATR_RATIO]
+        atr = atr_ratio * close[i]
         moved = side[i] * (close[i] - level[i]) / atr if atr != 0.0 else 0.0
         planned = abs(take_profit[i] - close[i]) / abs(close[i] - stop[i])
+        fields[i, 0] = features[i, TREND_STRENGTH]
+        fields[i, 1] = _rank(atr_ratio, curve[i % len(curve)], start, quantiles, shares)
+        fields[i, 2] = np.tanh(features[i, MOM_20]) * side[i]
+        fields[i, 3] = confidence[i]
         fields[i, 4] = _within(moved)
         fields[i, 5] = _within(planned - 2.0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _ranks(
+    atr_ratio: FloatArray,
+    curve: IntArray,
+    start: IntArray,
+    quantiles: FloatArray,
+    shares: FloatArray,
+    ranks: FloatArray,
+) -> None:
+    """Fill in `ranks`; see `_fields`."""
+    for i in range(len(ranks)):
+        ranks[i] = _rank(atr_ratio[i], curve[i % len(curve)], start, quantiles, shares)
+
+
+@numba.njit(cache=True, nogil=True)
+def _rank(value: float, curve: int, start: IntArray, quantiles: FloatArray, shares: FloatArray) -> float:
+    """The share below `value` on one of the curves, straight between its quantiles; NaN stays NaN."""
+    if np.isnan(value):
+        return value
+    first, end = start[curve], start[curve + 1]
+    above = first + np.searchsorted(quantiles[first:end], value, side="right")
+    if above == first:
+        return 0.0
+    if above == end:
+        return 1.0
+    low = above - 1
+    slope = (shares[above] - shares[low]) / (quantiles[above] - quantiles[low])
+    return float(slope * (value - quantiles[low]) + shares[low])
 
 
 @numba.njit(cache=True, nogil=True)
 def _within(value: float) -> float:
     """`value` held within [-1, 1]; NaN stays NaN."""
     return 1.0 if value > 1.0 else -1.0 if value < -1.0 else value
-
-
-@cache
-def _shares(count: int) -> FloatArray:
-    shares = np.linspace(0.0, 1.0, count)
-    shares.setflags(write=False)
-    return shares

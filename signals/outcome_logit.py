@@ -38,12 +38,23 @@ class Scaling(NamedTuple):
     def fit(cls, x: FloatArray) -> Self:
         """Means and deviations of training fields x float64[N, 6]."""
         center, scale = x.mean(axis=0), _deviation(x)
-        raw = _expanded(x, center, scale)
+        raw = cls(center, scale, np.zeros(TERMS), np.ones(TERMS)).terms(x)
         return cls(center, scale, raw.mean(axis=0), _deviation(raw))
 
     def terms(self, x: FloatArray) -> FloatArray:
         """The terms float64[N, T]: the six fields, their squares and products, each standardised."""
-        return _terms(x, *self)
+        terms = np.empty((len(x), TERMS))
+        _terms(x, *self, terms)
+        return terms
+
+    def logits(self, x: FloatArray, coefficient: FloatArray, intercept: FloatArray) -> FloatArray:
+        """What weights float64[T, K] and intercept float64[K] say of fields x float64[N, 6]: float64[N, K].
+
+        Each row is added up by itself: what is said of it is the same whatever others stand beside it.
+        """
+        logits = np.empty((len(x), len(intercept)))
+        _logits(x, *self, coefficient, intercept, logits)
+        return logits
 
 
 class Logit(NamedTuple):
@@ -86,9 +97,9 @@ def log_softmax(logits: FloatArray, ends: IntArray | None = None) -> FloatArray:
 
     Several questions may stand side by side: `ends` int64[Q] says before which column each of them ends.
     """
-    ends = np.array([logits.shape[1]]) if ends is None else ends
-    centred = _centred(logits, ends)
-    return _normalised(centred, np.log(_sums(np.exp(centred), ends)), ends)
+    result = np.array(logits, dtype=np.float64, order="C")
+    _log_softmax(result, np.array([logits.shape[1]]) if ends is None else ends)
+    return result
 
 
 def shrunk(
@@ -96,77 +107,81 @@ def shrunk(
 ) -> FloatArray:
     """Log probabilities float64[N, K] moved in logits: s of the way from the base rates float64[K] to what
     was given. `shrink` may differ by column, float64[K]; `ends` as in `log_softmax`."""
-    return log_softmax(base + shrink * (log_probability - base), ends)
+    result = np.array(log_probability, dtype=np.float64, order="C")
+    share = shrink if isinstance(shrink, np.ndarray) else np.full(len(base), shrink)
+    _shrink(result, base, share)
+    _log_softmax(result, np.array([len(base)]) if ends is None else ends)
+    return result
 
 
 @numba.njit(cache=True, nogil=True)
-def _centred(logits: FloatArray, ends: IntArray) -> FloatArray:
-    """Logits less the largest of their question."""
-    result = np.empty(logits.shape)
+def _log_softmax(logits: FloatArray, ends: IntArray) -> None:
+    """Turn logits into log probabilities."""
     for row in range(len(logits)):
         first = 0
         for end in ends:
-            largest = logits[row, first]
+            largest, total = logits[row, first], 0.0
             for column in range(first + 1, end):
                 largest = np.maximum(largest, logits[row, column])  # NaN, where there is one
             for column in range(first, end):
-                result[row, column] = logits[row, column] - largest
-            first = end
-    return result
-
-
-@numba.njit(cache=True, nogil=True)
-def _sums(values: FloatArray, ends: IntArray) -> FloatArray:
-    """The sum of each question's columns, float64[N, Q]."""
-    result = np.zeros((len(values), len(ends)))
-    for row in range(len(values)):
-        first = 0
-        for question, end in enumerate(ends):
+                logits[row, column] -= largest
+                total += np.exp(logits[row, column])
+            whole = np.log(total)
             for column in range(first, end):
-                result[row, question] += values[row, column]
+                logits[row, column] -= whole
             first = end
-    return result
 
 
 @numba.njit(cache=True, nogil=True)
-def _normalised(centred: FloatArray, own: FloatArray, ends: IntArray) -> FloatArray:
-    """All columns of a question less what is its own, float64[N, Q]."""
-    result = np.empty(centred.shape)
-    for row in range(len(centred)):
-        first = 0
-        for question, end in enumerate(ends):
-            for column in range(first, end):
-                result[row, column] = centred[row, column] - own[row, question]
-            first = end
-    return result
+def _shrink(log_probability: FloatArray, base: FloatArray, shrink: FloatArray) -> None:
+    """Move what is given towards `base`, where it is not normalised any more."""
+    for row in range(len(log_probability)):
+        for column in range(len(base)):
+            moved = shrink[column] * (log_probability[row, column] - base[column])
+            log_probability[row, column] = base[column] + moved
 
 
 @numba.njit(cache=True, nogil=True)
-def _expanded(x: FloatArray, center: FloatArray, scale: FloatArray) -> FloatArray:
-    width = x.shape[1]
-    result = np.empty((len(x), width + len(_LEFT)))
+def _logits(
+    x: FloatArray,
+    center: FloatArray,
+    scale: FloatArray,
+    term_center: FloatArray,
+    term_scale: FloatArray,
+    coefficient: FloatArray,
+    intercept: FloatArray,
+    logits: FloatArray,
+) -> None:
+    """Fill in `logits`."""
+    terms = np.empty((1, len(term_center)))
     for row in range(len(x)):
-        for column in range(width):
-            z = (x[row, column] - center[column]) / scale[column]
-            result[row, column] = FARTHEST if z > FARTHEST else -FARTHEST if z < -FARTHEST else z
-        for term in range(len(_LEFT)):
-            result[row, width + term] = result[row, _LEFT[term]] * result[row, _RIGHT[term]]
-    return result
+        _terms(x[row : row + 1], center, scale, term_center, term_scale, terms)
+        logits[row] = intercept
+        for term in range(terms.shape[1]):
+            own = terms[0, term]
+            for column in range(logits.shape[1]):
+                logits[row, column] += own * coefficient[term, column]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _terms(
     x: FloatArray,
     center: FloatArray,
     scale: FloatArray,
     term_center: FloatArray,
     term_scale: FloatArray,
-) -> FloatArray:
-    result = _expanded(x, center, scale)
-    for row in range(len(result)):
-        for term in range(result.shape[1]):
-            result[row, term] = (result[row, term] - term_center[term]) / term_scale[term]
-    return result
+    terms: FloatArray,
+) -> None:
+    """Fill in `terms`."""
+    width = x.shape[1]
+    for row in range(len(x)):
+        for column in range(width):
+            z = (x[row, column] - center[column]) / scale[column]
+            terms[row, column] = FARTHEST if z > FARTHEST else -FARTHEST if z < -FARTHEST else z
+        for term in range(len(_LEFT)):
+            terms[row, width + term] = terms[row, _LEFT[term]] * terms[row, _RIGHT[term]]
+        for term in range(terms.shape[1]):
+            terms[row, term] = (terms[row, term] - term_center[term]) / term_scale[term]
 
 
 def _deviation(values: FloatArray) -> FloatArray:

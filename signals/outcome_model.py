@@ -151,13 +151,15 @@ class OutcomeModel:
         for shapes."""
         if x.ndim != 2 or x.shape[1] != self.center.size:
             raise DataError("fields shape", x.shape, f"give N rows of {self.center.size} fields")
-        # One row at a time: a product of many may add up in another order for every number of rows.
-        logits = np.matmul(self._scaling.terms(x)[:, None], self.coefficient)[:, 0] + self.intercept
+        logits = self._scaling.logits(x, self.coefficient, self.intercept)
         ends, parts, shrinkage = self._stages
         for part, trees in zip(parts, self.trees, strict=True):
             if trees is not None:
                 logits[:, part] = tree_logits(trees, x)
-        return np.exp(_joint(shrunk(log_softmax(logits, ends), self.base, shrinkage, ends), parts[1].stop))
+        stages = shrunk(log_softmax(logits, ends), self.base, shrinkage, ends)
+        probability = np.empty((len(x), len(self.outcome_r)))
+        _joint(stages, parts[1].stop, probability)
+        return probability
 
     @cached_property
     def _scaling(self) -> Scaling:
@@ -286,13 +288,12 @@ class OutcomeModel:
 
 
 @numba.njit(cache=True, nogil=True)
-def _joint(stages: FloatArray, wins: int) -> FloatArray:
-    """The log probabilities of the J bins out of those of the STAGES; column `wins` is the first win."""
-    result = np.empty((len(stages), stages.shape[1] - 2))
+def _joint(stages: FloatArray, wins: int, probability: FloatArray) -> None:
+    """Fill in P(bin) out of the log probabilities of the STAGES; column `wins` is the first win."""
     for row in range(len(stages)):
         for column in range(2, stages.shape[1]):
-            result[row, column - 2] = stages[row, column] + stages[row, 0 if column < wins else 1]
-    return result
+            of_stage = stages[row, 0 if column < wins else 1]
+            probability[row, column - 2] = np.exp(stages[row, column] + of_stage)
 
 
 # What `to_arrays` names plainly; the trees have names of their own.

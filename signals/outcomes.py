@@ -59,9 +59,25 @@ class Costs(BaseModel):
         The traded value is price / stop distance times what is risked. `price` is the close of the signal
         bar, so that the costs are known when the size is chosen, in training as in serving.
         """
-        leverage = price / stop_distance / 1e4
-        fixed = (2.0 * (self.fee_bps + self.slippage_bps) + self.spread_bps) * leverage
-        return fixed, 2.0 * self.impact_bps * leverage
+        fixed, impact = np.empty(len(price)), np.empty(len(price))
+        fixed_bps = 2.0 * (self.fee_bps + self.slippage_bps) + self.spread_bps
+        _in_r(price, stop_distance, fixed_bps, 2.0 * self.impact_bps, fixed, impact)
+        return fixed, impact
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _in_r(
+    price: FloatArray,
+    stop_distance: FloatArray,
+    fixed_bps: float,
+    impact_bps: float,
+    fixed: FloatArray,
+    impact: FloatArray,
+) -> None:
+    """Fill in `fixed` and `impact`."""
+    for i in range(len(price)):
+        leverage = price[i] / stop_distance[i] / 1e4
+        fixed[i], impact[i] = fixed_bps * leverage, impact_bps * leverage
 
 
 @numba.njit(cache=True, nogil=True)

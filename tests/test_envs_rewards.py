@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from envs.guardrails import SIZES, TIERS
 from envs.rewards import RUIN, expected_table, net_r, realised_table, utility, win_chance
+from market.errors import DataError
 from tests.synthetic_signals import OUTCOME_R, table
 
 K, BASE_RISK = 8.0, 0.01
@@ -103,6 +104,14 @@ def test_outcomes_may_differ_by_row() -> None:
     for i in range(2):
         alone = expected_table(probability[i : i + 1], outcomes[i], ZERO, ZERO, K, BASE_RISK)
         assert both[i] == pytest.approx(alone[0])
+
+
+def test_outcomes_that_are_not_those_of_the_probabilities_are_refused() -> None:
+    probability = np.array([[0.5, 0.5]])
+    with pytest.raises(DataError, match="give 2 outcomes"):
+        expected_table(probability, np.array([-1.0, 0.0, 1.0]), ZERO, ZERO, K, BASE_RISK)
+    with pytest.raises(DataError, match="give 2 outcomes"):
+        win_chance(probability, np.array([[1.0]]), ZERO)
 
 
 outcomes = st.floats(-30.0, 30.0)

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from journal.group import Group
+from journal.group import Group, WouldWait
 
 
 class Settler:
@@ -14,7 +14,7 @@ class Settler:
         self.batches = []
         self.started, self.go = threading.Event(), threading.Event()
 
-    def __call__(self, questions):
+    def __call__(self, questions, wait):
         self.batches.append(list(questions))
         if len(self.batches) == 1:
             self.started.set()
@@ -47,7 +47,7 @@ def test_what_gathers_while_one_batch_is_settled_is_the_next_batch():
 def test_threads_that_ask_again_and_again_share_batches():
     batches = []
 
-    def settle(questions):
+    def settle(questions, wait):
         batches.append(len(questions))
         time.sleep(0.001)
         return questions
@@ -70,7 +70,7 @@ def test_one_refused_question_refuses_no_other():
 def test_an_error_reaches_all_whose_questions_it_took_and_the_next_is_settled():
     calls = []
 
-    def settle(questions):
+    def settle(questions, wait):
         calls.append(questions)
         if len(calls) == 1:
             raise OSError("disk")
@@ -86,7 +86,7 @@ def test_a_thread_that_is_ended_leaves_the_others_their_questions():
     started, go = threading.Event(), threading.Event()
     batches = []
 
-    def settle(questions):
+    def settle(questions, wait):
         batches.append(list(questions))
         if 1 in questions and len(batches) == 1:
             started.set()
@@ -104,3 +104,40 @@ def test_a_thread_that_is_ended_leaves_the_others_their_questions():
         go.set()
         assert isinstance(ended.exception(), KeyboardInterrupt)
         assert other.result() == 2
+
+
+def test_who_does_not_wait_asks_only_where_nobody_else_is_settled():
+    settler = Settler()
+    group = Group(settler)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(group.ask, 1)
+        assert settler.started.wait(30)
+        with pytest.raises(WouldWait):
+            group.ask(2, wait=False)
+        settler.go.set()
+        assert first.result() == 2
+    assert group.ask(3, wait=False) == 6
+    assert settler.batches == [[1], [3]]
+
+
+def test_who_would_have_to_wait_leaves_the_others_their_questions():
+    started, go = threading.Event(), threading.Event()
+
+    def settle(questions, wait):
+        if not wait:
+            started.set()
+            assert go.wait(30)
+            raise WouldWait
+        return questions
+
+    group = Group(settle)
+    with ThreadPoolExecutor(2) as pool:
+        impatient = pool.submit(group.ask, 1, wait=False)
+        assert started.wait(30)
+        other = pool.submit(group.ask, 2)
+        while not group._waiting:
+            pass
+        go.set()
+        assert isinstance(impatient.exception(), WouldWait)
+        assert other.result() == 2
+    assert group.ask(3) == 3

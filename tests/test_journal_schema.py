@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from journal.schema import GENESIS, canonical, chained_hash
+from journal.schema import GENESIS, canonical, canonical_of_plain, chained_hash, gives_hash, say_the_same
 from market.errors import InputError
 
 JSON_VALUES = st.recursive(
@@ -27,6 +27,55 @@ def test_canonical_text_reads_back_as_the_payload_and_is_a_fixed_point(payload):
 
 def test_canonical_text_is_this_one():
     assert canonical({"b": (1, 0.1), "a": {"é": None}}) == r'{"a":{"\u00e9":null},"b":[1,0.1]}'
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1e-4, "0.0001"),
+        (1e-5, "0.00001"),
+        (1e-7, "1e-7"),
+        (-0.0, "-0.0"),
+        (5e-324, "5e-324"),
+        (1e15, "1000000000000000.0"),
+        (1e16, "1e+16"),
+        (1.7976931348623157e308, "1.7976931348623157e+308"),
+        (0.1 + 0.2, "0.30000000000000004"),
+        (np.float64(0.1), "0.1"),
+        (2**64 - 1, "18446744073709551615"),
+        (-(10**30), "-1000000000000000000000000000000"),
+        (True, "true"),
+        ("\u2028 \U0001f600 \x7f/\x00\n", r'"\u2028 \ud83d\ude00 ' + "\x7f" + r'/\u0000\n"'),
+        ("\ud800", r'"\ud800"'),
+        ({}, "{}"),
+        ([], "[]"),
+    ],
+)
+def test_every_value_has_one_text_that_reads_back_as_it(value, text):
+    assert canonical({"value": value}) == canonical_of_plain({"value": value}) == '{"value":' + text + "}"
+    assert repr(json.loads(text)) == repr(value.item() if isinstance(value, np.float64) else value)
+    assert canonical(json.loads(canonical({"value": value}))) == canonical({"value": value})
+
+
+@given(st.dictionaries(st.text(), JSON_VALUES, max_size=6))
+def test_plain_json_has_the_same_text_whether_it_is_checked_or_trusted(payload):
+    assert canonical_of_plain(payload) == canonical(payload)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "nested", [lambda x: x, lambda x: [x], lambda x: (1, [x]), lambda x: {"a": {"b": x}}]
+)
+def test_a_number_that_is_none_is_refused_wherever_it_stands_in_what_is_trusted(nested, value):
+    for number in (value, np.float64(value)):
+        with pytest.raises(InputError, match="give a finite number"):
+            canonical_of_plain({"first": 1.0, "place": nested(number), "last": None})
+
+
+def test_texts_of_one_payload_say_the_same_and_others_do_not():
+    assert say_the_same('{"a":1e-05,"b":"\\u00e9"}', '{"b":"é","a":0.00001}')
+    for other in ('{"a":1}', '{"a":1.0000000000000002}', '{"a":true}', '{"a":"1.0"}', "[1.0]", '{"a":'):
+        assert not say_the_same('{"a":1.0}', other)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -64,3 +113,12 @@ def test_moving_a_character_across_fields_changes_the_hash():
     assert chained_hash("ab", 1, "decision", "c", 5, "{}", GENESIS) != chained_hash(
         "a", 1, "decision", "bc", 5, "{}", GENESIS
     )
+
+
+def test_a_hash_of_the_first_format_is_still_one():
+    fields = ["replica-1", 1, "decision", "d1", 1000, '{"size":1e-05}', GENESIS]
+    digest = "dd9856dedd5a4508b7ab25504a75a811553d512e812a03d60b650325918dc841"
+    assert gives_hash(digest, *fields)
+    assert gives_hash(chained_hash(*fields), *fields)
+    for place, value in enumerate(["replica-2", 2, "outcome", "d2", 1001, '{"size":2e-05}', "1" * 64]):
+        assert not gives_hash(digest, *fields[:place], value, *fields[place + 1 :])

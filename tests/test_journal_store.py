@@ -1,3 +1,5 @@
+import hashlib
+import json
 import multiprocessing
 import os
 import resource
@@ -7,6 +9,7 @@ from contextlib import closing
 
 import pytest
 
+from journal.group import WouldWait
 from journal.schema import GENESIS, chained_hash
 from journal.store import Journal
 from market.errors import InputError
@@ -282,6 +285,32 @@ def test_a_clock_that_goes_backwards_breaks_no_chain(tmp_path):
         assert journal.verify() == []
 
 
+def test_a_journal_of_the_first_format_is_read_verified_and_continued(tmp_path, journal):
+    fill(journal, 3)
+    digest, rows = GENESIS, []
+    for number in range(1, 4):
+        fields = ["ballast-journal-1", "replica-1", number, "decision", f"d{number}", number]
+        text = f'{{"size":{number}e-05}}'
+        previous, digest = (
+            digest,
+            hashlib.sha256(json.dumps([*fields, text, digest], separators=(",", ":")).encode()).hexdigest(),
+        )
+        rows.append(
+            f"UPDATE records SET time = {number}, payload = '{text}', previous = '{previous}',"
+            f" hash = '{digest}' WHERE sequence = {number}"
+        )
+    tamper(tmp_path, *rows)
+    assert found(journal) == []
+    assert journal.get("d3").gives_its_hash()
+    assert journal.append("decision", "d1", {"size": 1e-5}).text == '{"size":1e-05}'
+    with pytest.raises(InputError, match="already journaled as another decision"):
+        journal.append("decision", "d1", {"size": 1.1e-5})
+    assert journal.append("decision", "d4", {}).previous == digest
+    assert found(journal) == []
+    tamper(tmp_path, "UPDATE records SET payload = '{\"size\":5e-05}' WHERE sequence = 2")
+    assert found(journal) == [("altered", 2, "d2")]
+
+
 def test_records_of_one_kind_are_read_in_the_order_of_each_writers_chain(tmp_path, journal):
     fill(journal, 2)
     with closing(Journal(url(tmp_path), "replica-0")) as other:
@@ -335,13 +364,35 @@ def test_no_acknowledged_decision_is_lost_when_writers_are_killed_under_load(tmp
 def test_what_threads_append_at_once_is_one_transaction(journal, monkeypatch):
     groups = []
     write = journal._group._settle
-    monkeypatch.setattr(journal._group, "_settle", lambda asked: groups.append(len(asked)) or write(asked))
+    monkeypatch.setattr(
+        journal._group, "_settle", lambda asked, wait: groups.append(len(asked)) or write(asked)
+    )
     journal.append("decision", "first", {})
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: journal.append("decision", f"d{n}", {"n": n}), range(400)))
     assert sum(groups) == 401
     assert len(groups) < 300
     assert journal.verify() == []
+
+
+def test_who_does_not_wait_writes_at_once_or_not_at_all(tmp_path, journal):
+    with pytest.raises(WouldWait):  # the file is still to be made
+        journal.append_many([("decision", "d1", {})], wait=False)
+    journal.append("decision", "d1", {})
+    journal.append_many([("decision", "d2", {})], wait=False)
+    with closing(sqlite3.connect(tmp_path / "journal" / "journal.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(WouldWait):
+            journal.append_many([("decision", "d3", {})], wait=False)
+        with ThreadPoolExecutor(1) as pool:  # who does wait still does
+            patient = pool.submit(journal.append, "decision", "d4", {})
+            with pytest.raises(TimeoutError):
+                patient.result(0.1)
+            other.execute("COMMIT")
+            patient.result(30)
+    journal.append_many([("decision", "d3", {})], wait=False)
+    assert found(journal) == []
+    assert [record.record_id for record in journal.read("decision")] == ["d1", "d2", "d4", "d3"]
 
 
 def test_one_threads_contradiction_refuses_nobody_elses_record(journal):

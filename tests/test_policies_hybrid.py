@@ -9,6 +9,7 @@ import pytest
 
 from envs.guardrails import LARGEST_SIZE, SIZES, Limits
 from evaluation.backtest import run
+from market.errors import DataError
 from policies.bundle import META_FILE, BundleError, _digest, open_bundle
 from policies.hybrid import FineTunedPolicy, TierPolicy
 from tests.serving_bundles import FINE_TUNE, bundle, fine_network, fine_tuned_bundle, network
@@ -26,6 +27,28 @@ def test_fine_tuned_sizes_lie_within_the_band_of_the_tiers_chosen() -> None:
     assert same.mean() > 0.8
     assert (sizes[tiers == 0.0] == 0.0).mean() > 0.8
     assert np.count_nonzero(~np.isin(sizes, SIZES)) > 50
+
+
+def test_network_is_products_sums_and_ramps() -> None:
+    made, rows = network(0), np.random.default_rng(0).normal(size=(50, 12)).astype(np.float32)
+    hidden = (rows[:, : len(made.mean)] - made.mean) / made.scale
+    for weight, bias in zip(made.weights[:-1], made.biases[:-1], strict=True):
+        hidden = np.maximum(hidden @ weight.T + bias, 0.0)
+    np.testing.assert_allclose(made(rows), hidden @ made.weights[-1].T + made.biases[-1], atol=1e-5)
+    for i in range(50):
+        np.testing.assert_array_equal(made(rows[i : i + 1])[0], made(rows)[i])
+    rows[3, 1] = np.nan
+    assert np.isnan(made(rows)).any(axis=1).tolist() == [i == 3 for i in range(50)]
+
+
+def test_network_whose_layers_do_not_fit_is_refused() -> None:
+    made = network(0)
+    with pytest.raises(DataError, match="network weights"):
+        replace(made, weights=(*made.weights[:-1], made.weights[-1][:, 1:]))
+    with pytest.raises(DataError, match="network weights"):
+        replace(made, scale=made.scale[1:])
+    with pytest.raises(DataError, match="columns"):
+        made(np.zeros((2, len(made.mean) - 1), dtype=np.float32))
 
 
 def test_fine_tuned_walk_keeps_every_limit() -> None:

@@ -40,6 +40,11 @@ def test_the_distance_without_shrinkage_is_mahalanobis() -> None:
     )
 
 
+def test_arrays_that_do_not_fit_together_are_refused() -> None:
+    with pytest.raises(DataError, match="F x F"):
+        Support(np.zeros(3), np.ones(3), np.eye(4), 1.0)
+
+
 def test_too_few_or_non_finite_training_rows_are_refused() -> None:
     with pytest.raises(DataError, match="at least 10 finite"):
         Support.fit(rows(9))

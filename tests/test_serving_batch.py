@@ -1,6 +1,7 @@
 """Many signals sized in one request: the same sizes, one transaction, all or none."""
 
 import json
+import sqlite3
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,15 @@ def requests(count: int) -> list[dict[str, Any]]:
 
 
 def commits(desk: SizingDesk) -> list[str]:
-    """Grows by one with every transaction that the desk's journal commits."""
+    """Grows by one with every transaction that the desk's journal, its table made, commits."""
     seen: list[str] = []
-    event.listen(desk.journal._database.engine, "commit", lambda connection: seen.append("commit"))
+    with desk.journal._database.transaction(write=True):
+        pass
+
+    def trace(connection: sqlite3.Connection, *_: object) -> None:
+        connection.set_trace_callback(lambda said: seen.append(said) if said == "COMMIT" else None)
+
+    event.listen(desk.journal._database.engine, "checkout", trace)
     return seen
 
 

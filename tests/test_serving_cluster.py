@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from market.errors import ConfigError, InputError
 from policies.bundle import BundleError
 from serving.cluster import CONFIG, desired, environment, own_ports, push, swap, token_of
 from serving.desk import Deployed
-from serving.launch import StartError, port_to_serve_on, start
+from serving.launch import StartError, _dashboard_port, free_port, port_to_serve_on, start
 from tests.serving_bundles import saved
 
 
@@ -159,6 +160,24 @@ def test_without_a_wish_the_first_port_whose_own_ports_are_free_too_is_taken(
     monkeypatch.setattr("serving.launch._is_free", lambda host, port: False)
     with pytest.raises(ConfigError, match="in use"):
         port_to_serve_on(None)
+
+
+def test_of_two_that_start_at_once_one_gets_the_usual_dashboard_port(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    usual = free_port()
+    monkeypatch.setattr("serving.launch.DASHBOARD_PORT", usual)
+    monkeypatch.setattr("serving.launch.tempfile.gettempdir", lambda: str(tmp_path))
+    with _dashboard_port() as first, _dashboard_port() as second:
+        assert first == usual
+        assert second != usual
+    with _dashboard_port() as again:
+        assert again == usual
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", usual))
+        taken.listen()
+        with _dashboard_port() as other:
+            assert other != usual
 
 
 def test_ray_that_ends_by_itself_is_said_at_once_and_leaves_nothing(

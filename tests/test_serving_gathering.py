@@ -1,3 +1,5 @@
+"""What many tasks ask at once is settled together: at once where nothing holds it up, else in a thread."""
+
 import asyncio
 import threading
 
@@ -6,10 +8,12 @@ import pytest
 from serving.gathering import Gathering
 
 
-def settling(free: threading.Event, batches: list[list[int]]) -> Gathering[int, int]:
-    """Doubles even numbers and refuses odd ones, but holds its first batch until it is `free`."""
+def waiting(free: threading.Event, batches: list[list[int]]) -> Gathering[int, int]:
+    """Doubles even numbers and refuses odd ones, but must wait until it is `free`."""
 
-    def settle(asked):
+    def settle(asked, *, wait):
+        if not wait and not free.is_set():
+            return None
         batches.append(list(asked))
         assert free.wait(30)
         return [ValueError(number) if number % 2 else 2 * number for number in asked]
@@ -17,11 +21,11 @@ def settling(free: threading.Event, batches: list[list[int]]) -> Gathering[int, 
     return Gathering(settle)
 
 
-def test_what_comes_while_it_is_busy_is_settled_together_each_with_its_own_answer():
+def test_what_comes_while_a_thread_waits_is_settled_together_each_with_its_own_answer():
     free, batches = threading.Event(), []
 
     async def all_of_them():
-        gathering = settling(free, batches)
+        gathering = waiting(free, batches)
         first = asyncio.create_task(gathering.ask(0))
         while not batches:
             await asyncio.sleep(0)
@@ -42,10 +46,33 @@ def test_what_comes_while_it_is_busy_is_settled_together_each_with_its_own_answe
     ]
 
 
-def test_what_the_settling_raises_is_raised_to_all_and_the_next_are_settled():
+@pytest.mark.parametrize("free", [True, False])
+def test_the_thread_of_the_loop_settles_only_what_needs_no_wait(free):
+    threads = []
+
+    def settle(asked, *, wait):
+        if not (wait or free):
+            return None
+        threads.append(threading.current_thread())
+        return list(asked)
+
+    async def twice():
+        gathering = Gathering(settle)
+        together = await asyncio.gather(*(gathering.ask(number) for number in range(3)))
+        return [*together, await gathering.ask(3)]
+
+    assert asyncio.run(twice()) == [0, 1, 2, 3]
+    assert len(threads) == 2  # the three came in one turn of the loop
+    assert {thread is threading.main_thread() for thread in threads} == {free}
+
+
+@pytest.mark.parametrize("in_a_thread", [False, True])
+def test_what_the_settling_raises_is_raised_to_all_and_the_next_are_settled(in_a_thread):
     calls = []
 
-    def settle(asked):
+    def settle(asked, *, wait):
+        if in_a_thread and not wait:
+            return None
         calls.append(len(asked))
         if len(calls) == 1:
             raise OSError("no disk")
@@ -61,15 +88,29 @@ def test_what_the_settling_raises_is_raised_to_all_and_the_next_are_settled():
     assert (calls, then) == ([2, 1], 3)
 
 
-def test_it_serves_one_loop_after_another():
-    gathering = Gathering(list)
-    assert [asyncio.run(gathering.ask(number)) for number in range(3)] == [0, 1, 2]
+def test_a_loop_that_ends_while_a_thread_waits_leaves_the_next_one_its_turn():
+    free, batches = threading.Event(), []
+    gathering = waiting(free, batches)
+
+    async def left():
+        asking = asyncio.create_task(gathering.ask(0))
+        while not batches:
+            await asyncio.sleep(0)
+        asking.cancel()
+
+    asyncio.run(left())
+    free.set()
+    assert asyncio.run(gathering.ask(2)) == 4
 
 
 @pytest.mark.parametrize("count", [1, 40])
-def test_many_at_once_are_all_answered(count):
+@pytest.mark.parametrize("in_a_thread", [False, True])
+def test_many_at_once_are_all_answered(count, in_a_thread):
+    def settle(asked, *, wait):
+        return None if in_a_thread and not wait else [-number for number in asked]
+
     async def many():
-        gathering = Gathering(lambda asked: [-number for number in asked])
+        gathering = Gathering(settle)
         return await asyncio.gather(*(gathering.ask(number) for number in range(count)))
 
     assert asyncio.run(many()) == [-number for number in range(count)]

@@ -4,9 +4,10 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from envs.guardrails import Limits
+from envs.guardrails import INVALID_LIMITS, Account, Limits, TighterLimits, cap, limit_rows
 from market.errors import ConfigError
 from serving.limits_file import BUILT_IN, LimitsFolder, OperatorLimits
 
@@ -90,3 +91,18 @@ def test_changed_file_counts_at_once_even_within_one_tick_of_the_clock(home: Pat
 def test_account_id_that_could_be_a_path_is_refused(home: Path, account_id: str) -> None:
     with pytest.raises(ConfigError, match="account_id"):
         LimitsFolder(home).of(account_id)
+
+
+def test_numbers_of_limits_are_those_of_the_stricter_ones() -> None:
+    limits, asked = Limits(max_position=0.015), TighterLimits(max_position=0.01, max_exposure=1.0)
+    operator = OperatorLimits.of(limits)
+    for tighter in (None, asked, None):  # what was made once is not what was tightened since
+        given = operator.numbers(tighter)
+        np.testing.assert_array_equal(given, limit_rows([limits.tightened(tighter)])[0])
+
+
+@pytest.mark.parametrize("tighter", [None, TighterLimits(rule_cap=1.0)])
+def test_limits_that_cannot_be_used_allow_nothing(tighter: TighterLimits | None) -> None:
+    numbers = OperatorLimits(None, "limits/default.json cannot be read", None).numbers(tighter)
+    largest, rule = cap(Account(100.0, 100.0, 0.0, 0.0), numbers[None])
+    assert (largest.tolist(), rule.tolist()) == ([0.0], [INVALID_LIMITS])

@@ -66,8 +66,6 @@ def server(home: Path) -> Iterator[Server]:
     port = free_port_to_serve_on()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_metrics_report_interval_ms", "1000")
-        # The demo's test may want the usual one at that moment.
-        patch.setattr("serving.launch.DASHBOARD_PORT", free_port())
         running = start(home, port=port, replicas=2)
     try:
         assert any("haproxy" in command for command in commands_of(running).values())

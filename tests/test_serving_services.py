@@ -1,9 +1,13 @@
 """The three applications over HTTP, in this process and without Ray: answers, records, refusals."""
 
+import asyncio
 import json
 import re
 import shutil
+import sqlite3
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,6 +55,45 @@ def sizing_desk(home: Path, folder: Path | None = None, status: str = "STAGING")
 
 def journal(home: Path) -> Journal:
     return Journal(f"sqlite:///{home}/journal/journal.db", "a-test")
+
+
+def test_a_size_that_waits_for_another_writer_holds_nothing_else_up(home: Path) -> None:
+    desk = sizing_desk(home)
+    desk.decide(SizingRequest.model_validate(request()))
+    with closing(sqlite3.connect(home / "journal" / "journal.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        async def both() -> tuple[httpx.Response, bool, httpx.Response]:
+            transport = httpx.ASGITransport(app=sizing_api(desk))
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                sizing = asyncio.create_task(client.post("/", json=request()))
+                await asyncio.sleep(0.2)
+                health = await client.get("/healthz")
+                waits = not sizing.done()
+                other.execute("COMMIT")
+                return health, waits, await sizing
+
+        health, waits, size = asyncio.run(both())
+    assert (health.status_code, waits, size.status_code) == (200, True, 200)
+    DecisionRecord.of(journal(home).get(size.json()["decision_id"]))
+
+
+@pytest.mark.parametrize("with_bars", [False, True])
+def test_only_what_takes_long_is_sized_in_another_thread_than_the_loops(
+    home: Path, monkeypatch: pytest.MonkeyPatch, with_bars: bool
+) -> None:
+    desk = sizing_desk(home)
+    desk.decide(SizingRequest.model_validate(request()))
+    threads = []
+    size = PositionSizer.recommend_all
+    monkeypatch.setattr(
+        PositionSizer,
+        "recommend_all",
+        lambda *given: threads.append(threading.current_thread()) or size(*given),
+    )
+    market = {"market": {"features": None, "bars": bar_rows(120)}} if with_bars else {}
+    assert ask(sizing_api(desk), "POST", "/", json=request(**market)).status_code == 200
+    assert [thread is threading.main_thread() for thread in threads] == [not with_bars]
 
 
 @pytest.mark.parametrize("path", ["/sizing", "/sizing/"])

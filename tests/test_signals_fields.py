@@ -23,6 +23,17 @@ def test_the_rank_is_the_share_of_the_symbols_own_training_rows_below():
     assert made.rank("WILD", np.array([0.02]))[0] == 0.0
 
 
+def test_ranks_lie_on_straight_lines_between_the_quantiles():
+    made, ratio = ranks(), np.array([np.nan, -np.inf, *np.linspace(0.0, 0.6, 997), np.inf])
+    ratio[5:30] = made.quantiles["*"][20:45]  # on a quantile itself
+    for symbol, values in made.quantiles.items():
+        straight = np.interp(ratio, values, np.linspace(0.0, 1.0, values.size))
+        np.testing.assert_array_equal(made.rank(symbol, ratio), straight)
+    mixed = np.where(np.arange(len(ratio)) % 2, "WILD", "CALM")
+    each = [made.rank(str(name), ratio[i : i + 1])[0] for i, name in enumerate(mixed)]
+    np.testing.assert_array_equal(made.rank(mixed.tolist(), ratio), each)
+
+
 def test_an_unseen_symbol_is_ranked_among_all():
     made = ranks()
     assert "NEW" not in made.quantiles, "ten rows say too little"

@@ -40,11 +40,12 @@ ray.shutdown()
 """
 
 SMALL = {
-    "data": "synthetic:regimes?bars=3000&seed=3",
-    "least_trades": 50,
+    "data": "synthetic:regimes?bars=6000&seed=3",
+    "least_trades": 100,
     "predictor": {"epochs": 0},
     "dqn": {"env_steps": 1500, "report_every": 500, "learning_starts": 200, "hidden": [8]},
 }
+SMALLEST = SMALL | {"data": "synthetic:regimes?bars=3000&seed=3", "least_trades": 50}
 
 
 def free_ports(count: int) -> list[int]:
@@ -72,6 +73,9 @@ def await_agent(cluster: JobSubmissionClient) -> None:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[JobSubmissionClient]:
     ports = free_ports(3)
+    surroundings = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    # Jobs find `python` on the path of the head, which users start from the environment they installed into.
+    surroundings["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     with tempfile.TemporaryDirectory(prefix="bl-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         head = subprocess.Popen(
             [sys.executable, "-c", HEAD, folder, *map(str, ports)],
@@ -79,7 +83,7 @@ def cluster() -> Iterator[JobSubmissionClient]:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+            env=surroundings,
         )
         try:
             assert head.stdout is not None
@@ -168,7 +172,7 @@ def test_no_cluster_at_the_address_is_refused() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param(SMALL, id="few bars"),
+        pytest.param(SMALLEST, id="few bars"),
         pytest.param({"dqn": SMALL["dqn"]}, id="bars of the demo, compiled", marks=pytest.mark.long),
     ],
 )
@@ -180,7 +184,7 @@ def test_a_submitted_training_is_found_in_the_registry_from_outside(
     job = [sys.executable, "-m", "ballast", "train", "--mode", "rl_sizer", "--config", str(config)]
     ray = [sys.executable, "-m", "ray.scripts.scripts"]
     # A job runs in a copy of the checkout: to compile for that alone takes longer than few bars do without.
-    interpreted = str(int(settings is SMALL))
+    interpreted = str(int(settings is SMALLEST))
     variables = json.dumps({"env_vars": {"BALLAST_HOME": str(home), "NUMBA_DISABLE_JIT": interpreted}})
     words = [*ray, "job", "submit", "--address", cluster.get_address(), "--runtime-env-json", variables]
     hidden = ("RAY_ADDRESS", "BALLAST_HOME")
@@ -220,3 +224,22 @@ def test_a_search_and_an_evaluation_are_submitted_like_a_training(
     assert (home / "experiments" / "small" / "best.json").exists()
     done("evaluate", "--algo", "plugin", "--folds", "5", "--seeds", "1")
     assert list((home / "reports").glob("*.html"))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_submitted_retraining_has_the_cluster_train_and_judge(
+    cluster: JobSubmissionClient, home: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(SMALL | {"algo": "plugin"}))
+    words = ["--now", "--config", str(config), "--judge-with", "--folds 5 --seeds 1"]
+    command = [sys.executable, "-m", "ballast", "retrain", *words, "--cluster", cluster.get_address()]
+    job = submit(cluster, command, ROOT, environment={"BALLAST_HOME": str(home), "COLUMNS": "200"})
+    ended = wait(cluster, job, timeout_s=500)
+    said = cluster.get_job_logs(job)
+    assert ended.driver_exit_code == 1, said  # so little data cannot pass the gate
+    assert "the gate is shut for version 1" in said
+    assert [version.status for version in read_export(home)] == ["ARCHIVED"]
+    begun = [str(other.entrypoint) for other in cluster.list_jobs()]
+    assert all(any(word in entrypoint for entrypoint in begun) for word in ("train-candidate", "evaluate"))
