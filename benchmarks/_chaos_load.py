@@ -9,11 +9,12 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+from serving.schemas import SIZING_EXAMPLE
 
 TIMEOUT: Final = 10.0  # seconds for one attempt
 PATIENCE: Final = 90.0  # seconds until a request is given up
@@ -115,10 +116,8 @@ class Load:
     account, which is more than its budget holds.
     """
 
-    def __init__(
-        self, url: str, key: str, request: Callable[..., dict[str, Any]], rate: float = 25.0
-    ) -> None:
-        self._url, self._key, self._request, self._pause = url, key, request, 1.0 / rate
+    def __init__(self, url: str, key: str, rate: float = 25.0) -> None:
+        self._url, self._key, self._pause = url, key, 1.0 / rate
         self._lock = threading.Lock()  # of these four
         self._number = 0
         self.tally = Tally()
@@ -152,11 +151,11 @@ class Load:
                 self._number += 1
                 number, tally = self._number, self.tally
             account, key = f"desk-{number // 12}", f"chaos-{number}" if number % 2 else None
-            asked: dict[str, Any] = {"account_id": account}
+            asked: dict[str, Any] = SIZING_EXAMPLE | {"account_id": account}
             if key is not None:
                 asked["reserve"] = {"key": key, "seconds": 86_000}
             mine = Tally()
-            size = client.ask("/sizing", json.dumps(self._request(**asked)).encode(), mine)
+            size = client.ask("/sizing", json.dumps(asked).encode(), mine)
             with self._lock:
                 _add(tally, mine)
                 if size is not None:

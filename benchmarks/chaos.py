@@ -23,10 +23,11 @@ from typing import Any, Final
 
 from benchmarks._chaos_audit import audit
 from benchmarks._chaos_load import Load
+from benchmarks._sizing_market import saved, sizing_market
 from serving.keys import add
 from serving.launch import Server, port_to_serve_on, processes_of, start
 from serving.rollout import KEY_VARIABLE, await_replicas
-from tests.serving_bundles import request, saved
+from serving.schemas import SIZING_EXAMPLE
 
 CLIENTS: Final = 8
 OVERLOAD: Final = 1_500  # requests a second, ten times those of the clients
@@ -107,7 +108,7 @@ async def _answer(reader: asyncio.StreamReader) -> str:
 async def _flood(server: Server, key: str, seconds: float) -> dict[str, int]:
     """Ask `OVERLOAD` times a second, none waiting for another; how often each answer came."""
     host, port = server.url.removeprefix("http://").split(":")
-    asked = _post("/sizing", key, len(body := json.dumps(request()).encode())) + body
+    asked = _post("/sizing", key, len(body := json.dumps(SIZING_EXAMPLE).encode())) + body
     seen: Counter[str] = Counter()
 
     async def one(end: float) -> None:
@@ -178,12 +179,12 @@ def run(home: Path, quick: bool) -> dict[str, Any]:
     """All faults one after the other, each with the same load, and what is found afterwards."""
     key = add(home, "chaos")
     os.environ[KEY_VARIABLE] = key
-    first, second = saved(home, 0, favourite=2), saved(home, 1, favourite=4)
+    first, second = (saved(sizing_market(seed), home) for seed in (0, 2))  # of unlike sizes
     calm, times = (2.5, 1) if quick else (15.0, 3)
     figures: dict[str, Any] = {}
     say("the server is starting")
     with start(home, bundle=first, status="PRODUCTION", port=port_to_serve_on(None), replicas=2) as server:
-        load = Load(server.url, key, request)
+        load = Load(server.url, key)
         faults: dict[str, Callable[[], object]] = {
             "none": lambda: None,
             "replica": lambda: kill(server, "ServeReplica:sizing"),

@@ -45,8 +45,9 @@ class Payload(BaseModel):
         Only names and numbers are looked at, a tenth of the work: ValueError for other names than the
         fields', InputError for a number that is not finite.
         """
-        if plain.keys() != cls.model_fields.keys():
-            raise ValueError(f"{cls.kind}: other fields, {sorted(plain.keys() ^ cls.model_fields.keys())}")
+        fields = cls.__pydantic_fields__.keys()  # what `model_fields` gives, which asks first whom it is for
+        if plain.keys() != fields:
+            raise ValueError(f"{cls.kind}: other fields, {sorted(plain.keys() ^ fields)}")
         return cls.kind, record_id, canonical_of_plain(plain)
 
     @classmethod

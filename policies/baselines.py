@@ -14,6 +14,7 @@ import numpy.typing as npt
 from envs.guardrails import SIZES
 from envs.observation import OBSERVATION_FIELDS, Situation
 from envs.rewards import expected_table
+from market.errors import DataError
 from policies.decision import Policy
 
 Floats = npt.NDArray[np.float64]
@@ -23,7 +24,14 @@ DRAWDOWN: Final = OBSERVATION_FIELDS.index("drawdown_pct")
 
 
 def best_legal(values: Floats, mask: npt.NDArray[np.bool_]) -> Floats:
-    """The size of the highest-valued legal tier, float64[N]; ties go to the smaller size."""
+    """The size of the highest-valued legal tier, float64[N]; ties go to the smaller size.
+
+    Raises DataError for values float64[N, 6] and a mask bool[N, 6] of other shapes.
+    """
+    if values.shape != mask.shape or values.shape[1] != len(SIZES):
+        raise DataError(
+            "values", (values.shape, mask.shape), f"give {len(SIZES)} values and a mask of each row"
+        )
     size = np.empty(len(values))
     _best_legal(values, mask, size)
     return size

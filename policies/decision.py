@@ -59,20 +59,19 @@ class Rung(TypedDict):
     blocked_by: str | None
 
 
-_RUNGS: Final = tuple(zip(TIERS, SIZES.tolist(), (RULES[SKIP_NOT_ALLOWED], *5 * (None,)), strict=True))
+# As they are where the policy values none and the limits allow all.
+_RUNGS: Final = tuple(
+    Rung(action=action, size=size, value=None, legal=True, blocked_by=None)
+    for action, size in zip(TIERS, SIZES.tolist(), strict=True)
+)
 
 
 def ladder(values: Sequence[float] | None, legal: Sequence[bool], cap_rule: str) -> list[Rung]:
     """The six rungs of one decision, from six values or None and the six tiers' legality."""
-    return [
-        {
-            "action": action,
-            "size": size,
-            "value": value,
-            "legal": is_legal,
-            "blocked_by": None if is_legal else blocked_by or cap_rule,
-        }
-        for (action, size, blocked_by), value, is_legal in zip(
-            _RUNGS, values or NO_VALUES, legal, strict=True
-        )
-    ]
+    rungs = [rung.copy() for rung in _RUNGS]  # sooner done than writing each out
+    for rung, value, is_legal in zip(rungs, values or NO_VALUES, legal, strict=True):
+        rung["value"] = value
+        if not is_legal:
+            rung["legal"] = False
+            rung["blocked_by"] = RULES[SKIP_NOT_ALLOWED] if rung["size"] == 0.0 else cap_rule
+    return rungs

@@ -90,14 +90,10 @@ class Fault(NamedTuple):
 NOTHING_TO_RISK: Final = Fault("nothing may be risked", "nothing may be risked")
 
 
-class Says(NamedTuple):
-    """What stands behind one size; None but for the observation where no model has a valid say."""
-
-    wanted: float | None  # before the limits
-    values: list[float] | None  # [6]
-    outside: bool | None
-    utility: float | None
-    observation: Mapping[str, float | None]
+# What stands behind one size: what was wanted before the limits, the values of all six, whether the features
+# lie outside the training rows, the utility, and the observation. All but the observation are None where no
+# model has a valid say.
+Says = tuple[float | None, list[float] | None, bool | None, float | None, Mapping[str, float | None]]
 
 
 class Asking(NamedTuple):
@@ -290,16 +286,16 @@ def _says(asked: Asked, consulted: list[tuple[list[int], Advice]], multiplier: F
 
 def _by_model(advice: Advice, multiplier: Floats) -> Iterator[Says]:
     """What the model says of each signal."""
-    return map(
-        Says,
+    return zip(
         advice.wanted.tolist(),
         [None] * len(multiplier) if advice.values is None else advice.values.tolist(),
         advice.outside.tolist(),
         utilities(multiplier, advice.situation).tolist(),
         [dict(zip(OBSERVATION_FIELDS, row, strict=True)) for row in advice.situation.observation.tolist()],
+        strict=True,
     )
 
 
 def _by_rule(asked: Asked) -> list[Says]:
     """What is known of each signal that no model has a valid say of."""
-    return [Says(None, None, None, None, known) for known in known_without_model(asked)]
+    return [(None, None, None, None, known) for known in known_without_model(asked)]

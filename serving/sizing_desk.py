@@ -6,7 +6,7 @@ Knows nothing of Ray or HTTP: the arithmetic is the sizer's, the record the jour
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -224,14 +224,14 @@ class SizingDesk(Desk):
         )
         sized: list[_Sized] = []
         shadowed: list[_Shadowed] = []
-        for number, case in enumerate(cases):
+        for case in cases:
             signal = signal_entry(case.request.signal, case.row, case.bars)
             use, reservation = None, {}
             if case.request.reserve is None:
                 decision_id, details = str(uuid.uuid4()), next(at_once)
             else:
                 decision_id = _id_of(case.request.reserve)
-                with _named(number if numbered else None):
+                with _named(sized if numbered else None):
                     answered = self._answered(decision_id, signal[1], case.request)
                     if answered is not None:
                         sized.append(_Sized(answered, []))
@@ -256,9 +256,9 @@ class SizingDesk(Desk):
     def _cases(self, requests: Sequence[SizingRequest], *, numbered: bool) -> list[Case]:
         """All that the requests are sized with; DataError for bars that go on beyond the signal."""
         limits: dict[str, OperatorLimits] = {}
-        cases = []
-        for number, request in enumerate(requests):
-            with _named(number if numbered else None):
+        cases: list[Case] = []
+        with _named(cases if numbered else None):
+            for request in requests:
                 cases.append(self._case(request, limits))
         return cases
 
@@ -366,27 +366,28 @@ def _id_of(reserve: Reserve) -> str:
 
 
 @contextmanager
-def _named(number: int | None) -> Iterator[None]:
-    """Have what is refused named by the request's number within a batch."""
+def _named(done: Sized | None) -> Iterator[None]:
+    """Have what is refused named by the request's number within a batch, of which so many are `done`."""
     try:
         yield
     except InputError as error:
-        if number is None:
+        if done is None:
             raise
         kind = Conflict if isinstance(error, Conflict) else DataError
-        raise kind(f"requests.{number}.{error.field}", error.value, error.mend) from error
+        raise kind(f"requests.{len(done)}.{error.field}", error.value, error.mend) from error
 
 
 def signal_entry(signal: Signal, row: Floats, bars: Bars | None) -> tuple[str, str, Canonical]:
     """What is journaled of `signal` and its features float64[31]; `bars` where they came from bars."""
     seen = None if bars is None else BarsSeen(count=len(bars), digest=bars.digest()).model_dump(mode="json")
     plain = {
+        **vars(signal),
         "time": signal.time,
         "features": dict(zip(FEATURE_NAMES, row.tolist(), strict=True)),
         "feature_fingerprint": fingerprint(),
         "bars": seen,
-        **{name: value for name, value in vars(signal).items() if name != "timestamp"},
     }
+    del plain["timestamp"]  # which is the time
     kind, _, text = SignalRecord.plain_entry("", plain)
     return kind, signal_id_of(text), text
 

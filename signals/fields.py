@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from features.spec import index
+from features.spec import FEATURE_NAMES, index
 from market.errors import DataError
 
 FloatArray = npt.NDArray[np.float64]
@@ -141,8 +141,11 @@ def signal_fields(
     in [0, 1]; a NaN feature gives a NaN field. trend_strength is feature 29 (Kaufman's efficiency ratio);
     volatility_regime the rank of atr_ratio; momentum_score tanh(mom_20) in the trade's direction;
     entry_quality the way the close has gone from the rule's level towards the target, in ATR14 (0 on a market
-    without range); risk_reward_ratio the planned target over the planned stop distance, less 2.
+    without range); risk_reward_ratio the planned target over the planned stop distance, less 2. Raises
+    DataError for rows of other features.
     """
+    if features.shape[1] != len(FEATURE_NAMES):
+        raise DataError("features", features.shape, f"give rows of {len(FEATURE_NAMES)}")
     fields = np.empty((len(features), len(SIGNAL_FIELDS)))
     plan = np.asarray(side, dtype=np.float64), close, level, stop, take_profit, confidence
     _fields(np.ascontiguousarray(features), *plan, ranks.curve_of(symbol), *ranks.curves, fields)

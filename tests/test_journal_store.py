@@ -170,6 +170,8 @@ def test_the_database_runs_in_wal_mode_with_the_durability_asked_for(tmp_path, s
         with journal._database.engine.connect() as connection:
             assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
             assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == level
+            assert connection.exec_driver_sql("PRAGMA wal_autocheckpoint").scalar() == 8000
+            assert connection.exec_driver_sql("PRAGMA cache_size").scalar() == -32768
 
 
 def test_reading_makes_no_file(tmp_path):

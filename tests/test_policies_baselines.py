@@ -8,6 +8,7 @@ import pytest
 from envs.guardrails import SIZES, Limits, allowed
 from envs.observation import Situation
 from envs.rewards import utility
+from market.errors import DataError
 from policies.baselines import (
     FixedSize,
     FractionalKelly,
@@ -116,6 +117,11 @@ def test_the_volatility_target_sizes_down_when_volatility_is_high() -> None:
 def test_ties_go_to_the_smaller_size() -> None:
     assert best_legal(np.zeros((1, 6)), np.ones((1, 6), dtype=bool)).tolist() == [0.0]
     assert nearest_tier(np.array([0.125, 0.75, 3.0, -1.0])).tolist() == [0.0, 0.5, 1.5, 0.0]
+
+
+def test_five_values_are_no_choice_among_six_tiers() -> None:
+    with pytest.raises(DataError, match="give 6 values"):
+        best_legal(np.zeros((1, 5)), np.ones((1, 6), dtype=bool))
 
 
 def test_a_ladder_says_what_blocks_each_rung() -> None:

@@ -96,6 +96,12 @@ def test_quality_and_reward_are_clipped_and_a_still_market_is_neutral():
     assert fields_of(1, atr_ratio=0.0)["entry_quality"] == 0.0
 
 
+def test_rows_of_other_features_are_refused():
+    one = np.ones(1)
+    with pytest.raises(DataError, match="give rows of 31"):
+        signal_fields("ONE", np.zeros((1, 30)), one, one, one, one, one, one, ranks())
+
+
 def test_pooled_trades_get_the_fields_of_their_own_symbol():
     parts = []
     for seed, symbol in ((1, "ONE"), (2, "TWO")):
