@@ -13,6 +13,8 @@ export RAY_AUTH_MODE ?= token
 export RAY_USAGE_STATS_ENABLED := 0
 # MLflow's telemetry thread changes os.environ while subprocesses copy it.
 export MLFLOW_DISABLE_TELEMETRY := true
+# Some machines set it; then each of the many processes of the tests would compile all it imports of ours.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := menu
 .PHONY: menu install demo test check bench serve llm clean

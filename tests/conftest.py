@@ -105,6 +105,8 @@ def ray_cluster() -> Iterator[str]:
         include_dashboard=False,
         log_to_driver=False,
         _temp_dir=str(SESSION / "ray"),
+        # Ended after one idle second, a process would be followed by another that imports all it had.
+        _system_config={"idle_worker_killing_time_threshold_ms": 10_000},
     )
     yield context.address_info["address"]
     ray.shutdown()

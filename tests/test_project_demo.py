@@ -15,7 +15,12 @@ from mlops.registry import read_export
 from serving.launch import processes_of
 from tests.test_project_tree import ROOT
 
-CONFIG = {"data": "synthetic:regimes?bars=16000&seed=3", "algo": "plugin", "predictor": {"epochs": 0}}
+CONFIG = {
+    "data": "synthetic:regimes?bars=6000&seed=3",
+    "least_trades": 100,
+    "algo": "plugin",
+    "predictor": {"epochs": 0},
+}
 
 
 @pytest.mark.timeout(600)

@@ -59,6 +59,7 @@ def test_skip_is_a_failure_where_all_parts_are_required(tmp_path: Path, required
     (tmp_path / "test_in_a_fixture.py").write_text(f"import pytest\n{fixture}def test_part(part): pass\n")
     (tmp_path / "test_at_import.py").write_text(f"import pytest\n{skip}\ndef test_part(): pass\n")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "BALLAST_REQUIRE_ALL": str(int(required))}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # none of them has a part in this
     options = [
         "-p",
         "no:cacheprovider",

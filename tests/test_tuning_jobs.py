@@ -1,5 +1,6 @@
-"""Jobs on a real cluster: a head of its own on loopback, started and ended by this module alone."""
+"""Jobs on a real cluster, the main job among them: a head of its own on loopback, for this module alone."""
 
+import json
 import os
 import socket
 import subprocess
@@ -14,6 +15,10 @@ import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from market.errors import ConfigError
+from mlops.registry import read_export
+from policies.bundle import open_bundle
+from policies.hybrid import TierPolicy
+from tests.test_project_tree import ROOT
 from tuning.jobs import client, submit, wait
 
 # A head in a process of its own, all of whose processes end with it; `ray stop` would end everybody's. The
@@ -33,6 +38,14 @@ print("up", flush=True)
 sys.stdin.read()
 ray.shutdown()
 """
+
+SMALL = {
+    "data": "synthetic:regimes?bars=6000&seed=3",
+    "least_trades": 100,
+    "predictor": {"epochs": 0},
+    "dqn": {"env_steps": 1500, "report_every": 500, "learning_starts": 200, "hidden": [8]},
+}
+SMALLEST = SMALL | {"data": "synthetic:regimes?bars=3000&seed=3", "least_trades": 50}
 
 
 def free_ports(count: int) -> list[int]:
@@ -153,3 +166,80 @@ def test_missing_working_directory_is_refused(cluster: JobSubmissionClient, tmp_
 def test_no_cluster_at_the_address_is_refused() -> None:
     with pytest.raises(ConfigError, match="address"):
         client("http://127.0.0.1:9")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(SMALLEST, id="few bars"),
+        pytest.param({"dqn": SMALL["dqn"]}, id="bars of the demo, compiled", marks=pytest.mark.long),
+    ],
+)
+def test_a_submitted_training_is_found_in_the_registry_from_outside(
+    cluster: JobSubmissionClient, home: Path, tmp_path: Path, settings: dict[str, object]
+) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(settings))
+    job = [sys.executable, "-m", "ballast", "train", "--mode", "rl_sizer", "--config", str(config)]
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    # A job runs in a copy of the checkout: to compile for that alone takes longer than few bars do without.
+    interpreted = str(int(settings is SMALLEST))
+    variables = json.dumps({"env_vars": {"BALLAST_HOME": str(home), "NUMBA_DISABLE_JIT": interpreted}})
+    words = [*ray, "job", "submit", "--address", cluster.get_address(), "--runtime-env-json", variables]
+    hidden = ("RAY_ADDRESS", "BALLAST_HOME")
+    done = subprocess.run(
+        [*words, "--working-dir", ".", "--", *job],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in hidden},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    (version,) = read_export(home)
+    assert version.status == "STAGING"
+    assert str(version.digest) in done.stdout
+    bundle = open_bundle(home / "bundles", version.digest)
+    assert isinstance(bundle.policy(), TierPolicy)
+    assert bundle.meta.training["config"]["dqn"]["env_steps"] == 1500
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_search_and_an_evaluation_are_submitted_like_a_training(
+    cluster: JobSubmissionClient, home: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(SMALL))
+
+    def done(*words: str) -> str:
+        command = [sys.executable, "-m", "ballast", *words, "--config", str(config)]
+        job = submit(cluster, command, ROOT, environment={"BALLAST_HOME": str(home), "COLUMNS": "200"})
+        ended = wait(cluster, job, timeout_s=250)
+        log = cluster.get_job_logs(job)
+        assert ended.status == JobStatus.SUCCEEDED, log
+        return log
+
+    done("tune", "--trials", "2", "--name", "small")
+    assert (home / "experiments" / "small" / "best.json").exists()
+    done("evaluate", "--algo", "plugin", "--folds", "5", "--seeds", "1")
+    assert list((home / "reports").glob("*.html"))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_submitted_retraining_has_the_cluster_train_and_judge(
+    cluster: JobSubmissionClient, home: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(SMALL | {"algo": "plugin"}))
+    words = ["--now", "--config", str(config), "--judge-with", "--folds 5 --seeds 1"]
+    command = [sys.executable, "-m", "ballast", "retrain", *words, "--cluster", cluster.get_address()]
+    job = submit(cluster, command, ROOT, environment={"BALLAST_HOME": str(home), "COLUMNS": "200"})
+    ended = wait(cluster, job, timeout_s=500)
+    said = cluster.get_job_logs(job)
+    assert ended.driver_exit_code == 1, said  # so little data cannot pass the gate
+    assert "the gate is shut for version 1" in said
+    assert [version.status for version in read_export(home)] == ["ARCHIVED"]
+    begun = [str(other.entrypoint) for other in cluster.list_jobs()]
+    assert all(any(word in entrypoint for entrypoint in begun) for word in ("train-candidate", "evaluate"))

@@ -329,6 +329,7 @@ def test_restored_algorithm_goes_on_with_weights_moments_and_schedules(
         other.stop()
 
 
+@pytest.mark.long
 def test_one_remote_learner_learns_too(ray_cluster: str) -> None:
     algorithm = small_config("ppo").learners(num_learners=1, num_cpus_per_learner=0).build_algo()
     try:

@@ -234,6 +234,27 @@ def test_resumed_training_goes_on_where_the_last_checkpoint_was(ray_cluster: str
     assert [(line["steps"], line["train"]) for line in lines] == curve
 
 
+def test_sigterm_writes_a_checkpoint_that_training_goes_on_from(ray_cluster: str, tmp_path: Path) -> None:
+    told: list[int] = []
+
+    def ask_to_end(done: int, total: int, score: float) -> None:
+        told.append(done)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        train_sizer(stream(), None, tiny(), tmp_path, ask_to_end)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before
+    (saved,) = tmp_path.glob("steps-*")
+    assert int(saved.name.removeprefix("steps-")) == told[0]
+    _, curve = train_sizer(stream(), None, tiny(), tmp_path, lambda done, total, score: told.append(done))
+    steps = [done for done, _ in curve]
+    assert steps[0] == told[0] < told[1]
+    assert steps == sorted(set(steps))
+    assert steps[-1] >= 900
+
+
 ENDLESS = """
 import sys
 from pathlib import Path
@@ -249,7 +270,8 @@ train_sizer(table, None, config, Path(sys.argv[1]), lambda done, total, score: p
 """
 
 
-def test_sigterm_writes_a_checkpoint_that_training_goes_on_from(tmp_path: Path) -> None:
+@pytest.mark.long
+def test_process_that_is_sent_sigterm_says_nothing_and_ends_with_its_exit_status(tmp_path: Path) -> None:
     program = [sys.executable, "-c", ENDLESS, str(tmp_path / "run"), "1000000"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     process = subprocess.Popen(

@@ -20,8 +20,8 @@ from signals.predictor_file import FOLDER, open_predictor
 from tuning.config import TrainConfig
 from tuning.train import MODES, STAGES, Result, Training, start
 
-BARS = "synthetic:regimes?bars=16000&seed=3"
-FEW_EPOCHS = {"predictor": {"epochs": 1}}
+BARS = "synthetic:regimes?bars=8000&seed=3"
+SMALL = {"data": BARS, "least_trades": 100, "predictor": {"epochs": 1}}
 
 
 class Recorder:
@@ -48,7 +48,7 @@ class Recorder:
 
 
 def config(**changed: object) -> TrainConfig:
-    return TrainConfig.model_validate({"data": BARS, "algo": "plugin", **FEW_EPOCHS, **changed})
+    return TrainConfig.model_validate(SMALL | {"algo": "plugin"} | changed)
 
 
 @pytest.fixture(scope="module")
@@ -240,9 +240,8 @@ def test_the_profit_tiers_of_a_run_are_judged_on_its_own_trades(
     home: Path, changed: dict[str, object]
 ) -> None:
     """Other costs of the same trades, or what another run trained on and this one tests on, take no part."""
-    small = {"data": "synthetic:regimes?bars=8000&seed=3", "least_trades": 100}
     for settings in ({}, changed):
-        training = start(config(**small, **settings), home, Recorder(), resume=False)
+        training = start(config(**settings), home, Recorder(), resume=False)
         training.run("tier_optimizer")
         judged = training.folder.facts("profit_tiers")["report"]["outcomes"]
         _, rows = training._trades()
@@ -252,7 +251,7 @@ def test_the_profit_tiers_of_a_run_are_judged_on_its_own_trades(
 def test_too_few_trades_are_refused_and_the_rule_is_named(home: Path) -> None:
     told = Recorder()
     with pytest.raises(DataError, match="rule-only sizing is used"):
-        start(config(data="sample:googl"), home, told, resume=False).run("all")
+        start(config(data="sample:googl", least_trades=500), home, told, resume=False).run("all")
     assert not (home / "bundles").exists()
     assert [stage for stage, _ in told.stages] == ["load", "features"]
 
