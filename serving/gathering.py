@@ -1,19 +1,21 @@
-"""Questions that tasks ask at once, settled together.
+"""Questions that tasks ask at once, settled together: the more there are, the less each costs.
 
 Knows nothing of what is asked. Where nothing must be waited for they are settled in the thread of the loop:
 to wake another takes longer than an answer. Where something must, a thread waits, the loop goes on, and what
-gathers meanwhile is settled next: the more there are, the less each costs, and none waits for others to come.
+gathers meanwhile is settled next.
 """
 
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 Asked = TypeVar("Asked", contravariant=True)
 Answered = TypeVar("Answered", covariant=True)
+
+PATIENCE: Final = 2  # turns of the loop that brought no question more, of those that are on their way
 
 
 class Settle(Protocol[Asked, Answered]):
@@ -34,6 +36,7 @@ class Gathering(Generic[Question, Answer]):
         self._settle = settle
         self._waiting: list[tuple[Question, asyncio.Future[Answer]]] = []
         self._due = False  # whether what waits is settled without anybody's doing
+        self._together = 1  # questions that were settled at once last
         self._settling: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gathering")
 
@@ -50,7 +53,17 @@ class Gathering(Generic[Question, Answer]):
             self._due = True
             asyncio.get_running_loop().call_soon(self._settle_now)
 
-    def _settle_now(self) -> None:
+    def _settle_now(self, known: int = 0, turns: int = 0) -> None:
+        """Settle what waits, which was `known` in the turn before: after so many `turns` without another.
+
+        One that is asked alone, as the last was, waits for nobody.
+        """
+        count = len(self._waiting)
+        turns = turns + 1 if count == known else 0
+        if turns < PATIENCE and max(count, self._together) > 1:
+            asyncio.get_running_loop().call_soon(self._settle_now, count, turns)
+            return
+        self._together = count
         asked, self._waiting = self._waiting, []
         answers = self._answers([question for question, _ in asked], wait=False)
         if answers is None:

@@ -114,3 +114,35 @@ def test_many_at_once_are_all_answered(count, in_a_thread):
         return await asyncio.gather(*(gathering.ask(number) for number in range(count)))
 
     assert asyncio.run(many()) == [-number for number in range(count)]
+
+
+def test_where_questions_came_together_those_on_their_way_are_waited_for_and_one_alone_never_is():
+    batches = []
+
+    def settle(asked, *, wait):
+        batches.append(list(asked))
+        return list(asked)
+
+    async def turns_until(gathering, question, late=None):
+        """How many turns of the loop `question` takes, where `late` is asked two turns after it."""
+        asking = [asyncio.create_task(gathering.ask(question))]
+        for turn in range(1, 20):
+            await asyncio.sleep(0)
+            if turn == 2 and late is not None:
+                asking.append(asyncio.create_task(gathering.ask(late)))
+            if asking[0].done():
+                await asyncio.gather(*asking)
+                return turn
+        raise AssertionError("it is never settled")
+
+    async def some():
+        gathering = Gathering(settle)
+        alone = await turns_until(gathering, 1)
+        await asyncio.gather(gathering.ask(2), gathering.ask(3))
+        await turns_until(gathering, 4, late=5)
+        await turns_until(gathering, 6)  # nobody came
+        return alone, await turns_until(gathering, 7)
+
+    first, last = asyncio.run(some())
+    assert batches == [[1], [2, 3], [4, 5], [6], [7]]
+    assert first == last
