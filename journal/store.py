@@ -61,7 +61,7 @@ class Journal:
         self._clock = clock
         self._database = Database(url, metadata, "journal", synchronous=synchronous)
         self._connection = self._database.transaction
-        self._insert = f"INSERT INTO records ({_COLUMNS}) VALUES ({self._database.places(8)})"
+        self._insert = f"INSERT INTO records ({_COLUMNS}) VALUES ({self._database.places(len(records.c))})"
         self._group: Group[list[Checked], list[Record]] = Group(self._write)
         self._seen: dict[str, Seen] = {}  # the heads of others that this writer has journaled
         self._anchor_after = 0.0  # by time.monotonic

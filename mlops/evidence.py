@@ -5,7 +5,6 @@ Knows nothing of how the figures were found, nor of the registry.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from market.digests import digest_of
 from market.errors import InputError
 from market.home import write_atomically
 
@@ -60,9 +60,8 @@ class Evidence(BaseModel):
 
     @property
     def digest(self) -> str:
-        """The SHA-256 (hex) of all fields in JSON, its keys sorted, without spaces."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        """See `digest_of`."""
+        return digest_of(self)
 
     def check_bundle(self, digest: str) -> None:
         """Raise `InputError` unless this is evidence for exactly the bundle of that digest."""

@@ -144,21 +144,17 @@ def start(
                 deadline,
                 "Ray does not come up: is the machine out of memory or processors?",
             )
+            push(server.dashboard, config, server.token)
+            say("the applications are starting")
+            _wait(
+                lambda: _all_answer(server, config),
+                deadline,
+                "the applications do not come up: is the machine out of memory or processors?",
+            )
+            server.await_bundle(bundle)
         except BaseException:
             server.stop()
             raise
-    try:
-        push(server.dashboard, config, server.token)
-        say("the applications are starting")
-        _wait(
-            lambda: _all_answer(server, config),
-            deadline,
-            "the applications do not come up: is the machine out of memory or processors?",
-        )
-        server.await_bundle(bundle)
-    except BaseException:
-        server.stop()
-        raise
     return server
 
 

@@ -82,28 +82,31 @@ def test_an_error_reaches_all_whose_questions_it_took_and_the_next_is_settled():
     assert group.ask(2) == 2
 
 
-def test_a_thread_that_is_ended_leaves_the_others_their_questions():
+@pytest.mark.parametrize(("end", "wait"), [(KeyboardInterrupt, True), (WouldWait, False)])
+def test_a_thread_that_is_ended_or_would_have_to_wait_leaves_the_others_their_questions(end, wait):
     started, go = threading.Event(), threading.Event()
     batches = []
 
-    def settle(questions, wait):
-        batches.append(list(questions))
+    def settle(questions, may_wait):
+        batches.append((list(questions), may_wait))
         if 1 in questions and len(batches) == 1:
             started.set()
             assert go.wait(30)
-            raise KeyboardInterrupt
+            raise end
         return questions
 
     group = Group(settle)
     with ThreadPoolExecutor(2) as pool:
-        ended = pool.submit(group.ask, 1)
+        ended = pool.submit(group.ask, 1, wait=wait)
         assert started.wait(30)
         other = pool.submit(group.ask, 2)
         while not group._waiting:
             pass
         go.set()
-        assert isinstance(ended.exception(), KeyboardInterrupt)
+        assert isinstance(ended.exception(), end)
         assert other.result() == 2
+    assert group.ask(3) == 3
+    assert batches == [([1], wait), ([2], True), ([3], True)]
 
 
 def test_who_does_not_wait_asks_only_where_nobody_else_is_settled():
@@ -118,26 +121,3 @@ def test_who_does_not_wait_asks_only_where_nobody_else_is_settled():
         assert first.result() == 2
     assert group.ask(3, wait=False) == 6
     assert settler.batches == [[1], [3]]
-
-
-def test_who_would_have_to_wait_leaves_the_others_their_questions():
-    started, go = threading.Event(), threading.Event()
-
-    def settle(questions, wait):
-        if not wait:
-            started.set()
-            assert go.wait(30)
-            raise WouldWait
-        return questions
-
-    group = Group(settle)
-    with ThreadPoolExecutor(2) as pool:
-        impatient = pool.submit(group.ask, 1, wait=False)
-        assert started.wait(30)
-        other = pool.submit(group.ask, 2)
-        while not group._waiting:
-            pass
-        go.set()
-        assert isinstance(impatient.exception(), WouldWait)
-        assert other.result() == 2
-    assert group.ask(3) == 3

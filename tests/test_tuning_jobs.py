@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from market.errors import ConfigError
 from mlops.registry import read_export
@@ -204,6 +204,16 @@ def test_a_submitted_training_is_found_in_the_registry_from_outside(
     assert bundle.meta.training["config"]["dqn"]["env_steps"] == 1500
 
 
+def run_as_a_job(
+    cluster: JobSubmissionClient, home: Path, config: Path, *words: str, patience: float
+) -> tuple[JobDetails, str]:
+    """What became of a submitted `ballast WORDS` with that configuration, and its log."""
+    command = [sys.executable, "-m", "ballast", *words, "--config", str(config)]
+    job = submit(cluster, command, ROOT, environment={"BALLAST_HOME": str(home), "COLUMNS": "200"})
+    ended = wait(cluster, job, timeout_s=patience)
+    return ended, cluster.get_job_logs(job)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_search_and_an_evaluation_are_submitted_like_a_training(
@@ -211,18 +221,13 @@ def test_a_search_and_an_evaluation_are_submitted_like_a_training(
 ) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps(SMALL))
-
-    def done(*words: str) -> str:
-        command = [sys.executable, "-m", "ballast", *words, "--config", str(config)]
-        job = submit(cluster, command, ROOT, environment={"BALLAST_HOME": str(home), "COLUMNS": "200"})
-        ended = wait(cluster, job, timeout_s=250)
-        log = cluster.get_job_logs(job)
+    for words in (
+        ("tune", "--trials", "2", "--name", "small"),
+        ("evaluate", "--algo", "plugin", "--folds", "5", "--seeds", "1"),
+    ):
+        ended, log = run_as_a_job(cluster, home, config, *words, patience=250)
         assert ended.status == JobStatus.SUCCEEDED, log
-        return log
-
-    done("tune", "--trials", "2", "--name", "small")
     assert (home / "experiments" / "small" / "best.json").exists()
-    done("evaluate", "--algo", "plugin", "--folds", "5", "--seeds", "1")
     assert list((home / "reports").glob("*.html"))
 
 
@@ -233,11 +238,8 @@ def test_a_submitted_retraining_has_the_cluster_train_and_judge(
 ) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps(SMALL | {"algo": "plugin"}))
-    words = ["--now", "--config", str(config), "--judge-with", "--folds 5 --seeds 1"]
-    command = [sys.executable, "-m", "ballast", "retrain", *words, "--cluster", cluster.get_address()]
-    job = submit(cluster, command, ROOT, environment={"BALLAST_HOME": str(home), "COLUMNS": "200"})
-    ended = wait(cluster, job, timeout_s=500)
-    said = cluster.get_job_logs(job)
+    words = ["retrain", "--now", "--judge-with", "--folds 5 --seeds 1", "--cluster", cluster.get_address()]
+    ended, said = run_as_a_job(cluster, home, config, *words, patience=500)
     assert ended.driver_exit_code == 1, said  # so little data cannot pass the gate
     assert "the gate is shut for version 1" in said
     assert [version.status for version in read_export(home)] == ["ARCHIVED"]

@@ -3,8 +3,6 @@
 Knows nothing of training. A search space uses the same keys, written with dots: ``dqn.gamma``.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, get_args, get_origin
@@ -14,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from envs.guardrails import Limits
 from envs.sizing_env import Session
+from market.digests import digest_of
 from market.errors import ConfigError, first_line
 from signals.outcomes import Costs
 
@@ -225,10 +224,7 @@ class TrainConfig(_Settings):
 
     def digest(self) -> str:
         """SHA-256 of the whole configuration, defaults included."""
-        canonical = json.dumps(
-            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
-        )
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return digest_of(self)
 
 
 def preset(name: str) -> TrainConfig:
