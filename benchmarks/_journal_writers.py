@@ -15,6 +15,7 @@ from multiprocessing.synchronize import Barrier
 from typing import Any, NamedTuple
 
 import numpy as np
+from uuid_utils import uuid7
 
 from envs.guardrails import Limits
 from journal.store import Entry, Journal
@@ -56,7 +57,7 @@ def decisions() -> Iterator[list[Entry]]:
     case = Case(request, row, None, OperatorLimits.of(limits), sizer, None, None)
     while True:
         signal = signal_entry(request.signal, random.normal(size=len(row)), None)
-        yield [signal, decision_entry(str(uuid.uuid4()), case, signal[1], details | told, None, 0.1)]
+        yield [signal, decision_entry(str(uuid7()), case, signal[1], details | told, None, 0.1)]
 
 
 def rate(load: Load, processes: int, seconds: float) -> Rate:

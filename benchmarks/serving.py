@@ -3,8 +3,9 @@
 Prints progress to stderr and one JSON line to stdout. In process each figure is the fastest of many rounds:
 what else runs on the machine only ever adds to it. Over HTTP the endpoints are asked in turn, one round after
 the other, and figures are medians over rounds of what one round says of both: `/sizing` journals every
-decision, `/empty` does nothing, on one replica each of the same Serve; the third is /sizing's own application
-under uvicorn alone. Clients and servers share the machine. Everything listens on loopback and is stopped.
+decision, `/empty` does nothing, each on `--replicas` of the same Serve; the third is the application of
+/sizing under uvicorn alone, in one process. Clients and servers share the machine. Everything listens on
+loopback and is stopped.
 """
 
 import argparse
@@ -32,7 +33,6 @@ from serving.schemas import SizingBatch, SizingRequest
 from serving.sizing_desk import SizingDesk
 
 BATCH: Final = 256
-CLIENTS: Final = 8  # at once, where requests per second are counted
 BODIES: Final = 512
 START_SECONDS: Final = 120.0
 
@@ -111,14 +111,16 @@ def plain_server(home: Path, bundle: Path) -> Iterator[int]:
             process.wait()
 
 
-def compared(targets: dict[str, Target], bodies: list[bytes], rounds: int, seconds: float) -> dict[str, Any]:
-    """`/sizing` beside the others: requests per second of many clients, and the median latency of one."""
+def compared(
+    targets: dict[str, Target], bodies: list[bytes], clients: int, rounds: int, seconds: float
+) -> dict[str, Any]:
+    """`/sizing` beside the others: requests per second of `clients` at once, the median latency of one."""
     rates: dict[str, list[float]] = {name: [] for name in targets}
     halves: dict[str, list[float]] = {name: [] for name in targets}
     failed = 0
     for number in range(rounds + 1):
         for name, target in targets.items():
-            many = load_for(target, bodies, CLIENTS, seconds)
+            many = load_for(target, bodies, clients, seconds)
             alone = load_for(target, bodies, 1, seconds / 2)
             failed += many.failed + alone.failed
             if number:  # the first round warms up
@@ -163,14 +165,16 @@ def swapped(server: Server, target: Target, folders: list[Path], bodies: list[by
     return answers[0]
 
 
-def over_http(market: SizingMarket, folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
+def over_http(
+    market: SizingMarket, folder: Path, replicas: int, clients: int, rounds: int, seconds: float
+) -> dict[str, Any]:
     """All that is measured on a running Serve."""
     home, plain_home = folder / "served", folder / "plain"
     bundle, other = saved(market, home), saved(sizing_market(seed=1), home)
     bodies = [json.dumps(body).encode() for body in market.requests(BODIES)]
-    with start(home, bundle=bundle, status="STAGING", port=port_to_serve_on(None), say=say) as server:
+    port = port_to_serve_on(None)
+    with start(home, bundle=bundle, status="STAGING", port=port, replicas=replicas, say=say) as server:
         push(server.dashboard, with_empty(deployed(server.dashboard, server.token)), server.token)
-        port = int(server.url.rpartition(":")[2])
         empty = Target(port, "/empty")
         _await(lambda: load(empty, bodies, 1, lambda: True).failed == 0)
         with plain_server(plain_home, saved(market, plain_home)) as plain_port:
@@ -179,7 +183,7 @@ def over_http(market: SizingMarket, folder: Path, rounds: int, seconds: float) -
                 "sizing": Target(port, "/sizing"),
                 "uvicorn": Target(plain_port, "/"),
             }
-            figures = compared(targets, bodies, rounds, seconds)
+            figures = compared(targets, bodies, clients, rounds, seconds)
         served = swapped(server, targets["sizing"], [other, bundle], bodies)
     say(f"two swaps: {len(served.latencies):,} answered, {served.failed} failed")
     return figures | {"swap_failures": served.failed, "swap_requests": len(served.latencies)}
@@ -197,13 +201,19 @@ def main() -> None:
     """Run all measurements and print their figures as one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
-    quick = parser.parse_args().quick
+    parser.add_argument("--replicas", type=int, default=1, help="of each endpoint under Serve (default 1)")
+    parser.add_argument(
+        "--clients", type=int, default=8, help="at once, where requests are counted (default 8)"
+    )
+    asked = parser.parse_args()
+    quick = asked.quick
     market = sizing_market()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         figures = in_process(market, folder / "desk", 10 if quick else 60)
-        figures |= over_http(market, folder, 2 if quick else 7, 1.0 if quick else 3.0)
-    print(json.dumps(figures))
+        rounds, seconds = (2, 1.0) if quick else (7, 3.0)
+        figures |= over_http(market, folder, asked.replicas, asked.clients, rounds, seconds)
+    print(json.dumps(figures | {"replicas": asked.replicas, "clients": asked.clients}))
 
 
 if __name__ == "__main__":

@@ -156,11 +156,22 @@ def _finite(values: Iterable[object]) -> bool:
             if value - value != 0.0:  # type: ignore[operator]  # NaN, for NaN and the infinities
                 return False
         elif kind is dict:
-            if not _finite(value.values()):  # type: ignore[attr-defined]
+            held = value.values()  # type: ignore[attr-defined]
+            if not _finite_sum(held) and not _finite(held):
                 return False
         elif kind not in _PLAIN and not (isinstance(value, list | tuple) and _finite(value)):
             return False  # perhaps: what is unknown here is looked at closely
     return True
+
+
+def _finite_sum(values: Iterable[Any]) -> bool:
+    """Whether numbers, as features are, have a finite sum: then each is. False where others stand first."""
+    if not isinstance(next(iter(values), None), float):
+        return False
+    try:
+        return math.isfinite(sum(values))
+    except (TypeError, OverflowError):  # something else among them; a whole number beyond all floats
+        return False
 
 
 _PLAIN: Final = frozenset((str, int, bool, type(None)))

@@ -5,6 +5,7 @@ Knows nothing of the endpoints.
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware import Middleware
 
 from serving import documents, refusals
 from serving.desk import Desk
@@ -12,12 +13,19 @@ from serving.guard import LARGEST_BODY, Guard
 from serving.json_route import JsonRoute
 
 
-def application(desk: Desk, title: str, description: str, largest_body: int = LARGEST_BODY) -> FastAPI:
-    """An application of `desk` without endpoints; no body may have more than `largest_body` bytes."""
+def application(
+    desk: Desk, title: str, description: str, largest_body: int = LARGEST_BODY, *behind: Middleware
+) -> FastAPI:
+    """An application of `desk` without endpoints; no body may have more than `largest_body` bytes.
+
+    `behind`: what stands between the guard and the endpoints, the outermost last.
+    """
     api = FastAPIOffline(redoc_url=None, title=title, description=description)
     api.router.route_class = JsonRoute
     refusals.install(api, desk.telemetry)
     documents.install(api)
+    for middleware in behind:
+        api.add_middleware(middleware.cls, *middleware.args, **middleware.kwargs)
     api.add_middleware(
         Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas, largest_body=largest_body
     )

@@ -6,34 +6,38 @@ gathers meanwhile is settled next.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Generic, Protocol, TypeVar
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
-Asked = TypeVar("Asked", contravariant=True)
+WorkedOut = TypeVar("WorkedOut")
+Finished = TypeVar("Finished", contravariant=True)
 Answered = TypeVar("Answered", covariant=True)
 
 PATIENCE: Final = 2  # turns of the loop that brought no question more, of those that are on their way
 
 
-class Settle(Protocol[Asked, Answered]):
-    """How questions are settled."""
+class Finish(Protocol[Finished, Answered]):
+    """How what was worked out becomes answers."""
 
-    def __call__(self, questions: Sequence[Asked], /, *, wait: bool) -> Sequence[Answered | Exception] | None:
-        """The answer to each or its error; None, and nothing done, where `wait` is False and it must be."""
+    def __call__(self, worked_out: Finished, /, *, wait: bool) -> Sequence[Answered] | None:
+        """The answer to each question; None, and nothing done, where `wait` is False and it must be."""
         ...
 
 
-class Gathering(Generic[Question, Answer]):
-    """`settle` gives each of the questions that gathered its answer, or its error.
+class Gathering(Generic[Question, WorkedOut, Answer]):
+    """Each question gets its answer: `work_out` is given all that gathered, `finish` what it made of them.
 
-    What it raises is raised to all who asked. It runs once at a time.
+    The first never waits for anything, the second only where it may. What they raise is raised to all who
+    asked. One gathering at a time is settled.
     """
 
-    def __init__(self, settle: Settle[Question, Answer]) -> None:
-        self._settle = settle
+    def __init__(
+        self, work_out: Callable[[Sequence[Question]], WorkedOut], finish: Finish[WorkedOut, Answer]
+    ) -> None:
+        self._work_out, self._finish = work_out, finish
         self._waiting: list[tuple[Question, asyncio.Future[Answer]]] = []
         self._due = False  # whether what waits is settled without anybody's doing
         self._together = 1  # questions that were settled at once last
@@ -65,38 +69,41 @@ class Gathering(Generic[Question, Answer]):
             return
         self._together = count
         asked, self._waiting = self._waiting, []
-        answers = self._answers([question for question, _ in asked], wait=False)
-        if answers is None:
-            self._settling = asyncio.create_task(self._settle_in_thread(asked))
-            return
-        _tell(asked, answers)
+        futures = [future for _, future in asked]
+        try:
+            worked_out = self._work_out([question for question, _ in asked])
+            answers = self._finish(worked_out, wait=False)
+        except Exception as error:
+            _tell_all(futures, error)
+        else:
+            if answers is None:
+                self._settling = asyncio.create_task(self._finish_in_thread(worked_out, futures))
+                return
+            _tell(futures, answers)
         self._due = False
 
-    async def _settle_in_thread(self, asked: Sequence[tuple[Question, asyncio.Future[Answer]]]) -> None:
-        questions = [question for question, _ in asked]
+    async def _finish_in_thread(
+        self, worked_out: WorkedOut, futures: Sequence[asyncio.Future[Answer]]
+    ) -> None:
         run = asyncio.get_running_loop().run_in_executor
         try:
-            answers = await run(self._thread, lambda: self._answers(questions, wait=True))
+            answers = await run(self._thread, lambda: self._finish(worked_out, wait=True))
+            assert answers is not None
+            _tell(futures, answers)
+        except Exception as error:
+            _tell_all(futures, error)
         finally:
             self._due = False
-        assert answers is not None
-        _tell(asked, answers)
         self._settle_soon()
 
-    def _answers(self, questions: Sequence[Question], *, wait: bool) -> Sequence[Answer | Exception] | None:
-        try:
-            return self._settle(questions, wait=wait)
-        except Exception as error:
-            return [error] * len(questions)
 
-
-def _tell(
-    asked: Sequence[tuple[object, asyncio.Future[Answer]]], answers: Sequence[Answer | Exception]
-) -> None:
-    for (_, future), answer in zip(asked, answers, strict=True):
-        if future.done():  # whoever asked has gone
-            continue
-        if isinstance(answer, Exception):
-            future.set_exception(answer)
-        else:
+def _tell(futures: Sequence[asyncio.Future[Answer]], answers: Sequence[Answer]) -> None:
+    for future, answer in zip(futures, answers, strict=True):
+        if not future.done():  # else whoever asked has gone
             future.set_result(answer)
+
+
+def _tell_all(futures: Sequence[asyncio.Future[Answer]], error: Exception) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)

@@ -90,7 +90,7 @@ class Guard:
         if not fits:
             await self._too_large(scope, receive, send)
             return
-        await self._app(scope, _replay(body, receive), send)
+        await self._app(scope, first(_whole(body), receive), send)
 
     async def _read(self, body: list[Message], receive: Receive) -> bool:
         """Receive what is missing of `body`; False once it holds too much: in chunks it does not say before.
@@ -122,13 +122,19 @@ def _key(headers: list[tuple[bytes, bytes]]) -> bytes:
     return b""
 
 
-def _replay(messages: list[Message], receive: Receive) -> Receive:
-    """A receive that gives `messages` first."""
-    waiting = iter(messages)
+def _whole(messages: list[Message]) -> Message:
+    """The message with all of the body in `messages`; where its client has gone meanwhile, that it has."""
+    last = messages[-1]
+    if len(messages) == 1 or last["type"] != "http.request":
+        return last
+    return {**last, "body": b"".join(message.get("body", b"") for message in messages)}
 
-    async def replayed() -> Message:
-        for message in waiting:
-            return message
-        return await receive()
 
-    return replayed
+def first(message: Message, receive: Receive) -> Receive:
+    """A receive that gives `message` first."""
+    waiting = [message]
+
+    async def received() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return received

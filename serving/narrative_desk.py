@@ -5,9 +5,10 @@ Knows nothing of Ray or HTTP, and writes no sentence.
 
 import os
 import time
-import uuid
 from collections.abc import Mapping
 from typing import Any
+
+from uuid_utils import uuid7
 
 from journal.records import NarrativeRecord, SignalRecord
 from market.errors import ConfigError
@@ -76,7 +77,7 @@ class NarrativeDesk(Desk):
             decision_id=request.decision_id,
             **{name: narrative[name] for name in ("text", "writer", "facts")},
         )
-        self.write([record.to_entry(str(uuid.uuid4()))])
+        self.write([record.to_entry(str(uuid7()))])
         self.telemetry.took(NARRATIVE, started)
         self.telemetry.count(NARRATIVES, request.kind, narrative["writer"])
         return {"decision_id": request.decision_id, **narrative}

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from uuid_utils import uuid7
 
 from envs.guardrails import Limits
 from features.spec import FEATURE_NAMES, fingerprint
@@ -79,6 +80,14 @@ class _Sized(NamedTuple):
 
     answer: dict[str, Any]
     entries: list[Entry]
+
+
+class Draft(NamedTuple):
+    """A size that nobody may be told of before it is journaled."""
+
+    sized: _Sized
+    account_id: str
+    started: float  # when it was asked for, on time.perf_counter()
 
 
 class _Shadowed(NamedTuple):
@@ -152,30 +161,26 @@ class SizingDesk(Desk):
         self.telemetry.sized([(request.account_id, answer)], started, "one")
         return answer
 
-    def decide_each(
-        self, asked: Sequence[tuple[SizingRequest, float]], *, wait: bool = True
-    ) -> list[dict[str, Any] | InputError]:
-        """`decide` for requests without a reservation, journaled in one transaction: the answer of each, or
-        why it alone is refused. With each comes its moment on time.perf_counter().
+    def drafts(self, asked: Sequence[tuple[SizingRequest, float]]) -> list[Draft]:
+        """Sizes for requests without a reservation. With each comes its moment on time.perf_counter()."""
+        began = time.perf_counter()
+        cases = self._cases([request for request, _ in asked], numbered=False)
+        sized = self._size(cases, began, numbered=False)
+        return [
+            Draft(one, request.account_id, started)
+            for one, (request, started) in zip(sized, asked, strict=True)
+        ]
+
+    def record(self, drafts: Sequence[Draft], *, wait: bool = True) -> list[dict[str, Any]]:
+        """The answers, journaled in one transaction.
 
         Unavailable where they cannot be journaled; without `wait`, WouldWait where they cannot be at once.
         """
-        began = time.perf_counter()
-        limits: dict[str, OperatorLimits] = {}
-        cases: list[Case | InputError] = []
-        for request, _ in asked:
-            try:
-                cases.append(self._case(request, limits))
-            except InputError as refusal:
-                cases.append(refusal)
-        sized = self._size([case for case in cases if isinstance(case, Case)], began, numbered=False)
-        self.write(_entries(sized), wait=wait)
-        made = (one.answer for one in sized)
-        answers = [next(made) if isinstance(case, Case) else case for case in cases]
-        for (request, started), answer in zip(asked, answers, strict=True):
-            if not isinstance(answer, InputError):
-                self.telemetry.sized([(request.account_id, answer)], started, "one")
-        return answers
+        if drafts:
+            self.write(_entries([draft.sized for draft in drafts]), wait=wait)
+        for draft in drafts:
+            self.telemetry.sized([(draft.account_id, draft.sized.answer)], draft.started, "one")
+        return [draft.sized.answer for draft in drafts]
 
     def decide_all(self, batch: SizingBatch) -> list[dict[str, Any]]:
         """The answers to all requests, already journaled in one transaction: all of them or none.
@@ -228,7 +233,7 @@ class SizingDesk(Desk):
             signal = signal_entry(case.request.signal, case.row, case.bars)
             use, reservation = None, {}
             if case.request.reserve is None:
-                decision_id, details = str(uuid.uuid4()), next(at_once)
+                decision_id, details = str(uuid7()), next(at_once)
             else:
                 decision_id = _id_of(case.request.reserve)
                 with _named(sized if numbered else None):
@@ -259,16 +264,12 @@ class SizingDesk(Desk):
         cases: list[Case] = []
         with _named(cases if numbered else None):
             for request in requests:
-                cases.append(self._case(request, limits))
+                row, bars = _market(request)
+                account = request.account_id
+                if account not in limits:
+                    limits[account] = self.limits.of(account)
+                cases.append(Case(request, row, bars, limits[account], *self._arms(request.signal)))
         return cases
-
-    def _case(self, request: SizingRequest, limits: dict[str, OperatorLimits]) -> Case:
-        """`_cases` of one; `limits` are those of accounts that were looked up already, and gain its own."""
-        row, bars = _market(request)
-        account = request.account_id
-        if account not in limits:
-            limits[account] = self.limits.of(account)
-        return Case(request, row, bars, limits[account], *self._arms(request.signal))
 
     def _arms(self, signal: Signal) -> tuple[PositionSizer, PositionSizer | None, Arm | None]:
         """Who answers the signal, who sizes it in the shadow, and which of the two the first is."""

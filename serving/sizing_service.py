@@ -3,20 +3,18 @@
 Holds no arithmetic.
 """
 
-import time
-from collections.abc import Sequence
+import gc
 from typing import Annotated, Any, Final
 
+import orjson
 from fastapi import FastAPI, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse
 from pydantic import TypeAdapter
-from pydantic_core import to_json
 from ray import serve
+from starlette.middleware import Middleware
 
 from features.kernel import warm
-from journal.group import WouldWait
-from market.errors import InputError
 from mlops.registry import ModelVersion, read_export
 from serving.answers import (
     BatchAnswer,
@@ -27,11 +25,12 @@ from serving.answers import (
     SizingHealth,
 )
 from serving.application import application
-from serving.gathering import Gathering
+from serving.direct import Direct
 from serving.ray_telemetry import RayTelemetry
 from serving.refusals import DOCUMENTED_OF_A_DECISION, DOCUMENTED_OF_HEALTH, DOCUMENTED_OF_SIZES
 from serving.reservations import Step
 from serving.schemas import OutcomeReport, SizingBatch, SizingRequest
+from serving.sizes_together import SizesTogether
 from serving.sizing_desk import SizingDesk
 from serving.threads import in_a_thread
 
@@ -45,34 +44,26 @@ DecisionId = Annotated[
 ]
 VERSIONS = TypeAdapter(list[ModelVersion])
 LARGEST_BATCH_BODY: Final = 2_097_152  # bytes: 1,024 requests with features of 17 digits each
+LARGEST_DIRECT_BODY: Final = 8_192  # bytes: features take 2,000, bars more than this; see serving.direct
+YOUNG: Final = 20_000  # objects that are made before the collector looks through them
 
 
 def sizing_api(desk: SizingDesk) -> FastAPI:
     """The application in front of `desk`."""
+    together = SizesTogether(desk)
     api = application(
-        desk, "Ballast sizing", "How large a position may be, and which rule says so.", LARGEST_BATCH_BODY
+        desk,
+        "Ballast sizing",
+        "How large a position may be, and which rule says so.",
+        LARGEST_BATCH_BODY,
+        Middleware(Direct, answer=together.answer, largest=LARGEST_DIRECT_BODY),
     )
 
-    def sizes(
-        asked: Sequence[tuple[SizingRequest, float]], *, wait: bool
-    ) -> list[Response | Exception] | None:
-        if not wait and any(request.market.bars is not None for request, _ in asked):
-            return None  # features of 5,000 bars would hold the others up
-        try:
-            answers = desk.decide_each(asked, wait=wait)
-        except WouldWait:
-            return None
-        return [answer if isinstance(answer, InputError) else _json(answer) for answer in answers]
-
-    at_once: Gathering[tuple[SizingRequest, float], Response] = Gathering(sizes)
-    size_reserved = in_a_thread(lambda request: _json(desk.decide(request)))
-
-    @api.post("/", response_model=SizingAnswer, responses=DOCUMENTED_OF_SIZES, summary="Size one signal")
     @api.post("", include_in_schema=False)
-    async def size(request: SizingRequest) -> Response:
-        if request.reserve is not None:
-            return await size_reserved(request)
-        return await at_once.ask((request, time.perf_counter()))
+    @api.post("/", response_model=SizingAnswer, responses=DOCUMENTED_OF_SIZES, summary="Size one signal")
+    @in_a_thread
+    def size(request: SizingRequest) -> Response:
+        return _json(desk.decide(request))
 
     @api.post(
         "/batch",
@@ -133,7 +124,7 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
 
 def _json(answer: dict[str, Any]) -> Response:
     """A quarter of what JSONResponse takes; every number in it is finite, or it could not be journaled."""
-    return Response(to_json(answer), media_type="application/json")
+    return Response(orjson.dumps(answer), media_type="application/json")
 
 
 @serve.ingress()
@@ -143,6 +134,8 @@ class SizingService:
     def __init__(self) -> None:
         warm()  # or the first bars would wait for the compiler
         self.desk = SizingDesk()
+        gc.freeze()  # what is there by now stays: it need not be looked through again and again
+        gc.set_threshold(YOUNG)
         self._told = RayTelemetry(self.desk, "sizing")
 
     def __del__(self) -> None:

@@ -92,7 +92,7 @@ def test_ratios_are_those_of_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
         return Served(1.0, [0.0] * next(rates[target.path]), 1)
 
     monkeypatch.setattr(serving, "load_for", answered)
-    figures = serving.compared({name: Target(0, name) for name in rates}, [b""], 3, 1.0)
+    figures = serving.compared({name: Target(0, name) for name in rates}, [b""], 8, 3, 1.0)
     assert figures["sizing_vs_empty"] == 0.75
     assert figures["sizing_vs_uvicorn"] == 2.0
     assert figures["p50_over_empty_ms"] == 2.0

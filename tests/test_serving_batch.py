@@ -13,7 +13,7 @@ from sqlalchemy import event
 from features.spec import FEATURE_NAMES
 from journal.records import PAYLOADS, DecisionRecord, SignalRecord, signal_id
 from journal.schema import canonical
-from market.errors import DataError, InputError
+from market.errors import InputError
 from serving.answers import BatchAnswer
 from serving.schemas import MOST_REQUESTS, SizingRequest
 from serving.sizing_desk import SizingDesk, signal_entry
@@ -77,25 +77,6 @@ def test_one_unsound_request_refuses_the_whole_batch_and_journals_nothing(home: 
         answer = ask(sizing_api(desk), "POST", "/batch", json={"requests": body})
         assert (answer.status_code, answer.json()["error"]["field"]) == (422, field)
     assert not (home / "journal").exists()
-
-
-def test_what_is_asked_for_at_once_is_one_transaction_and_a_refusal_is_one_clients_alone(home: Path) -> None:
-    desk = sizing_desk(home, saved(home, seed=3))
-    too_late = request(
-        market={"features": None, "bars": bar_rows(120)}, signal={"timestamp": "2026-01-05T13:59:59Z"}
-    )
-    asked = [SizingRequest.model_validate(one) for one in [*requests(3), too_late, request()]]
-    alone = [desk.decide(one) for one in asked if one != asked[3]]
-    seen = commits(desk)
-    answers = desk.decide_each([(one, 0.0) for one in asked])
-    refused = answers.pop(3)
-    assert isinstance(refused, DataError)
-    assert refused.field == "market.bars"
-    assert len(seen) == 1
-    for answer, same in zip(answers, alone, strict=True):
-        assert isinstance(answer, dict)
-        assert {**answer, "decision_id": ""} == {**same, "decision_id": ""}
-        DecisionRecord.of(journal(home).get(answer["decision_id"]))
 
 
 @pytest.mark.parametrize("count", [0, MOST_REQUESTS + 1])
