@@ -17,7 +17,7 @@ from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, 
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from journal.group import WouldWait
 from market.errors import InputError, first_line
@@ -55,6 +55,7 @@ class Database:
         self.engine, self._file = _engine(url, name, synchronous)
         self._place = self.engine.url.render_as_string(hide_password=True)
         self._tables, self._name, self._ready = tables, name, False
+        self._kept: list[PoolProxiedConnection] = []  # that wait for nobody
         self._errors = (SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error, OSError, UnicodeDecodeError)
         self._nothing = f"give a {name} that exists; nothing was ever written here"
         self._place_mark, self._turn = "?", "BEGIN IMMEDIATE"
@@ -91,7 +92,7 @@ class Database:
             with self.transaction(write=True):
                 pass  # the tables are there
         with self._refusals():
-            connection = self.engine.raw_connection()
+            connection = self.engine.raw_connection() if wait else self._at_once()
             try:
                 cursor = connection.cursor()
                 if wait:
@@ -100,8 +101,23 @@ class Database:
                     _begin_at_once(cursor)
                 yield cursor
                 connection.commit()
+            except BaseException:
+                connection.rollback()
+                raise
             finally:
-                connection.close()  # which takes back what was not committed
+                if wait:
+                    connection.close()
+                else:
+                    self._kept.append(connection)
+
+    def _at_once(self) -> PoolProxiedConnection:
+        """A connection to SQLite that waits for nobody, and is kept: a pool's would cost a quarter more."""
+        with suppress(IndexError):
+            return self._kept.pop()
+        connection = self.engine.raw_connection()
+        connection.detach()  # no other turn may get it, which would not wait either
+        connection.cursor().execute("PRAGMA busy_timeout=0")
+        return connection
 
     def places(self, count: int) -> str:
         """So many values in a statement of a `turn`."""
@@ -121,6 +137,8 @@ class Database:
 
     def close(self) -> None:
         """Give the database connections back."""
+        while self._kept:
+            self._kept.pop().close()
         self.engine.dispose()
 
     def take_turn(self, connection: Connection) -> None:
@@ -182,15 +200,12 @@ def _engine(url: str, name: str, synchronous: str) -> tuple[Engine, Path | None]
 
 def _begin_at_once(cursor: DBAPICursor) -> None:
     """Begin to write to SQLite; WouldWait where another is at it."""
-    cursor.execute("PRAGMA busy_timeout=0")
     try:
         cursor.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # of which there are several kinds
             raise
         raise WouldWait from error
-    finally:
-        cursor.execute(f"PRAGMA busy_timeout={1000 * BUSY_SECONDS:.0f}")
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
+from sqlalchemy import event
 
 from journal.group import WouldWait
 from journal.schema import GENESIS, chained_hash
@@ -397,6 +398,20 @@ def test_who_does_not_wait_writes_at_once_or_not_at_all(tmp_path, journal):
     assert [record.record_id for record in journal.read("decision")] == ["d1", "d2", "d4", "d3"]
 
 
+def test_who_does_not_wait_keeps_one_connection_until_the_journal_is_closed(journal):
+    journal.append("decision", "first", {})
+    journal._database.close()  # what is open by now
+    opened = []
+    event.listen(journal._database.engine, "connect", lambda connection, _: opened.append(connection))
+    for number in range(20):
+        journal.append_many([("decision", f"d{number}", {})], wait=False)
+    assert len(opened) == 1
+    journal.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        opened[0].execute("SELECT 1")
+    assert found(journal) == []
+
+
 def test_one_threads_contradiction_refuses_nobody_elses_record(journal):
     journal.append("decision", "d", {"n": 0})
     with ThreadPoolExecutor(8) as pool:
@@ -406,7 +421,8 @@ def test_one_threads_contradiction_refuses_nobody_elses_record(journal):
     assert [record.record_id for record in journal.read()] == ["d", "d0"]
 
 
-def test_a_full_disk_refuses_one_record_and_takes_the_next_once_there_is_room(tmp_path, journal):
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_full_disk_refuses_one_record_and_takes_the_next_once_there_is_room(tmp_path, journal, wait):
     """The disk is full for this process: no file of it may grow."""
     fill(journal, 3)
     largest = max(file.stat().st_size for file in (tmp_path / "journal").iterdir())
@@ -414,7 +430,7 @@ def test_a_full_disk_refuses_one_record_and_takes_the_next_once_there_is_room(tm
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 4096, hard))
     try:
         with pytest.raises(InputError, match="free some disk space; nothing was written, all earlier"):
-            journal.append("decision", "large", {"text": "x" * 1_000_000})
+            journal.append_many([("decision", "large", {"text": "x" * 1_000_000})], wait=wait)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [record.record_id for record in journal.read()] == ["d1", "d2", "d3"]

@@ -33,6 +33,7 @@ def commits(desk: SizingDesk) -> list[str]:
     seen: list[str] = []
     with desk.journal._database.transaction(write=True):
         pass
+    desk.journal._database.close()  # connections that it keeps are opened anew, and seen then
 
     def trace(connection: sqlite3.Connection, *_: object) -> None:
         connection.set_trace_callback(lambda said: seen.append(said) if said == "COMMIT" else None)
