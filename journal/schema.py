@@ -113,7 +113,7 @@ def canonical(payload: Mapping[str, Any], field: str = "payload") -> Canonical:
 
 def canonical_of_plain(payload: dict[str, Any], field: str = "payload") -> Canonical:
     """`canonical` of what is known to be JSON, but for its numbers: `InputError` where one is not finite."""
-    if not _finite(payload.values()):
+    if not _finite(payload):
         _check_json(payload, field)
     return _written(payload)
 
@@ -148,30 +148,22 @@ def _plain_float(value: object) -> float:
     raise TypeError(value)
 
 
-def _finite(values: Iterable[object]) -> bool:
-    """Whether all numbers among `values`, and in what they hold, are finite: orjson makes null of others."""
-    for value in values:
-        kind = type(value)
-        if kind is float:
-            if value - value != 0.0:  # type: ignore[operator]  # NaN, for NaN and the infinities
-                return False
-        elif kind is dict:
-            held = value.values()  # type: ignore[attr-defined]
-            if not _finite_sum(held) and not _finite(held):
-                return False
-        elif kind not in _PLAIN and not (isinstance(value, list | tuple) and _finite(value)):
-            return False  # perhaps: what is unknown here is looked at closely
+def _finite(payload: dict[str, Any]) -> bool:
+    """Whether all numbers in `payload`, and in what it holds, are finite: orjson makes null of others."""
+    held: list[Iterable[object]] = [payload.values()]
+    while held:
+        for value in held.pop():
+            kind = type(value)
+            if kind is float:
+                if value - value != 0.0:  # type: ignore[operator]  # NaN, for NaN and the infinities
+                    return False
+            elif kind is dict:
+                held.append(value.values())  # type: ignore[attr-defined]
+            elif kind is list or kind is tuple:
+                held.append(value)  # type: ignore[arg-type]
+            elif kind not in _PLAIN:
+                return False  # perhaps: what is unknown here is looked at closely
     return True
-
-
-def _finite_sum(values: Iterable[Any]) -> bool:
-    """Whether numbers, as features are, have a finite sum: then each is. False where others stand first."""
-    if not isinstance(next(iter(values), None), float):
-        return False
-    try:
-        return math.isfinite(sum(values))
-    except (TypeError, OverflowError):  # something else among them; a whole number beyond all floats
-        return False
 
 
 _PLAIN: Final = frozenset((str, int, bool, type(None)))
