@@ -12,8 +12,9 @@ from typing import Final, NamedTuple
 from pydantic import ValidationError
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from journal.chain import Anchor, StoredRecord, gives_its_hash
+from journal.chain import Anchor
 from journal.records import AnchorRecord, Head
+from journal.schema import Record
 
 MOST_HEADS: Final = 100  # of the writers that wrote last: older ones were seen by writers of their time
 
@@ -56,14 +57,14 @@ def anchor(now: Mapping[str, Seen], before: Mapping[str, Seen], writer: str) -> 
     return AnchorRecord(heads=newest) if newest else None
 
 
-def anchored(rows: Iterable[StoredRecord]) -> dict[str, dict[int, Anchor]]:
+def anchored(rows: Iterable[Record]) -> dict[str, dict[int, Anchor]]:
     """The hashes that others saw of each writer, by sequence; of the anchor `rows` unaltered ones count."""
     places: dict[str, dict[int, Anchor]] = {}
     for row in rows:
-        if not gives_its_hash(row):
+        if not row.gives_its_hash():
             continue
         try:
-            said = AnchorRecord.model_validate_json(row.payload).heads
+            said = AnchorRecord.model_validate_json(row.text).heads
         except ValidationError:
             continue
         for name, head in said.items():

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple
 
-from journal.schema import GENESIS, gives_hash
+from journal.schema import GENESIS, Record
 
 NO_ANCHORS: Final[Mapping[int, Anchor]] = {}
 
@@ -36,22 +36,9 @@ class Anchor(NamedTuple):
     witness: str
 
 
-class StoredRecord(Protocol):
-    """A record as it lies in the journal, its payload still text."""
-
-    writer: str
-    sequence: int
-    kind: str
-    record_id: str
-    time: int
-    payload: str
-    previous: str
-    hash: str
-
-
 def findings(
     writer: str,
-    rows: Iterable[StoredRecord],
+    rows: Iterable[Record],
     links: Callable[[], Iterable[tuple[str, str]]],
     anchors: Mapping[int, Anchor] = NO_ANCHORS,
 ) -> Iterator[Finding]:
@@ -72,12 +59,12 @@ def findings(
         adjacent = row.sequence == sequence + 1
         if not adjacent:
             yield Finding("missing", writer, sequence + 1, None, _span(sequence + 1, row.sequence - 1))
-        whole = gives_its_hash(row)
+        whole = row.gives_its_hash()
         seen = anchors.get(row.sequence)
         if not whole:
             places = _places(links()) if places is None else places
             place = places.get(row.hash)
-            if place is not None and _gives_its_hash_at(row, place):
+            if place is not None and row._replace(sequence=place).gives_its_hash():
                 yield Finding("reordered", writer, row.sequence, row.record_id, f"was number {place}")
             else:
                 yield Finding("altered", writer, row.sequence, row.record_id, "does not give its own hash")
@@ -99,20 +86,6 @@ def findings(
     if last > sequence:
         detail = f"{_span(sequence + 1, last)}: writer {anchors[last].witness} saw number {last}"
         yield Finding("missing", writer, sequence + 1, None, detail)
-
-
-def gives_its_hash(row: StoredRecord) -> bool:
-    """Whether a record's content, at the place where it lies, gives the hash that it claims."""
-    return _gives_its_hash_at(row, row.sequence)
-
-
-def _gives_its_hash_at(row: StoredRecord, sequence: int) -> bool:
-    """Whether it does so at the place `sequence`."""
-    content = (row.writer, sequence, row.kind, row.record_id, row.time, row.payload, row.previous)
-    try:
-        return gives_hash(row.hash, *content)
-    except (TypeError, AttributeError):  # that is no content of a record
-        return False
 
 
 def _places(links: Iterable[tuple[str, str]]) -> dict[str, int]:

@@ -9,13 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any
 
 from sqlalchemy import Connection, select
 
 from journal.anchors import Seen, anchored
 from journal.chain import NO_ANCHORS, Finding, findings
-from journal.schema import GENESIS, records
+from journal.schema import GENESIS, Record, records
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,13 @@ def inspect(connection: Connection) -> Inspection:
     """Inspect the journal that `connection` sees."""
     # Read before the rest: what an anchor names was written before it.
     spoken = select(records).where(records.c.kind == "anchor")
-    places = anchored(connection.execute(spoken).yield_per(1000))
+    places = anchored(map(Record._make, connection.execute(spoken).yield_per(1000)))
     found: list[Finding] = []
     heads: dict[str, Seen] = {}
     count = 0
     ordered = connection.execute(select(records).order_by(records.c.writer, records.c.sequence))
-    for writer, rows in groupby(ordered.yield_per(1000), key=lambda row: str(row.writer)):
+    stored = map(Record._make, ordered.yield_per(1000))
+    for writer, rows in groupby(stored, key=lambda record: str(record.writer)):
         tally = _Tally(rows)
         found += findings(writer, tally, partial(_links, connection, writer), places.get(writer, NO_ANCHORS))
         heads[writer] = tally.head
@@ -56,11 +56,11 @@ def inspect(connection: Connection) -> Inspection:
 class _Tally:
     """The rows of one writer, counted as they pass; `head` is the last of them."""
 
-    def __init__(self, rows: Iterable[Any]) -> None:
+    def __init__(self, rows: Iterable[Record]) -> None:
         self._rows = rows
         self.count, self.head = 0, Seen(0, GENESIS)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Record]:
         for row in self._rows:
             self.count, self.head = self.count + 1, Seen(row.sequence, row.hash)
             yield row
