@@ -41,7 +41,7 @@ def demo(
     console.rule("Three endpoints")
     with endpoints(result.version.digest, result.version.status, port) as server:
         url = server.url
-        _ask(url, training.example())
+        _ask(url, training.finished.example())
     console.rule("What to type next")
     python = shown(Path(sys.executable))
     console.print(f"open    {result.report}")

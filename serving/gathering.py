@@ -31,7 +31,7 @@ class Gathering(Generic[Question, WorkedOut, Answer]):
     """Each question gets its answer: `work_out` is given all that gathered, `finish` what it made of them.
 
     The first never waits for anything, the second only where it may. What they raise is raised to all who
-    asked. One gathering at a time is settled.
+    asked. One gathering at a time is settled. For the tasks of one event loop.
     """
 
     def __init__(

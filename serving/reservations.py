@@ -111,10 +111,21 @@ def standing(budget: RiskBudget, decision: DecisionRecord) -> Reservation | None
     """
     assert decision.reserve is not None
     if decision.risk_fraction == 0.0:
-        closed(budget, decision)  # the same request, sent twice, may have found something left
         return None
     with _told():
         return _of(budget, decision.reserve.key, decision.account_id, ("reserved", "committed", "settled"))
+
+
+def give_back(budget: RiskBudget, key: str) -> None:
+    """Release what is held under `key`, once its request is journaled with a size of 0.
+
+    An earlier attempt that ended before its answer may have found a size, and another that is still on its
+    way may have held one just now: its record is refused, so that it answers 0 as well.
+    """
+    with _told():
+        found = _find(budget, key)
+        if found is not None and found.state == "reserved":
+            budget.release(key)
 
 
 def told(reservation: Reservation | None) -> dict[str, Any] | None:

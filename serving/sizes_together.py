@@ -4,9 +4,11 @@ Holds no arithmetic. One that needs more than that (a reservation, features of b
 left to the application's own way.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
@@ -26,20 +28,24 @@ class _WorkedOut(NamedTuple):
     drafts: list[Draft]  # of those
 
 
+_Gathering = Gathering[tuple[bytes, float], _WorkedOut, bytes | None]
+
+
 class SizesTogether:
     """Sizes at `desk` for requests that wait for nothing, those that come together in one transaction."""
 
     def __init__(self, desk: SizingDesk) -> None:
         self._desk = desk
         self._read = TypeAdapter(SizingRequest).validate_json
-        self._gathering: Gathering[tuple[bytes, float], _WorkedOut, bytes | None] = Gathering(
-            self._work_out, self._record
-        )
+        self._of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _Gathering] = WeakKeyDictionary()
 
     async def answer(self, body: bytes) -> bytes | None:
         """The body of the answer, already journaled; None where another way must be gone."""
+        loop = asyncio.get_running_loop()  # a gathering is one loop's: Serve has one, a test as it likes
+        if (gathering := self._of_loop.get(loop)) is None:
+            gathering = self._of_loop[loop] = Gathering(self._work_out, self._record)
         try:
-            return await self._gathering.ask((body, time.perf_counter()))
+            return await gathering.ask((body, time.perf_counter()))
         except (InputError, Unavailable):
             return None
 

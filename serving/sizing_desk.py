@@ -39,7 +39,7 @@ from serving.limits_file import LimitsFolder, OperatorLimits
 from serving.outcome_report import report_outcome
 from serving.position_sizer import Asking, PositionSizer, feature_row
 from serving.refusals import Conflict, NotFound, Unavailable
-from serving.reservations import Held, Step, closed, entered, held, moved, standing, told
+from serving.reservations import Held, Step, closed, entered, give_back, held, moved, standing, told
 from serving.schemas import OutcomeReport, Reserve, Signal, SizingBatch, SizingRequest, bars_of
 from serving.telemetry import Reading
 
@@ -220,6 +220,9 @@ class SizingDesk(Desk):
             # The same request, sent twice, may have been journaled meanwhile: then its answer is this one's.
             sized = self._size(cases, started, numbered=numbered)
             self.write(_entries(sized))
+        for request, one in zip(requests, sized, strict=True):
+            if request.reserve is not None and one.answer["reservation"] is None:
+                give_back(self.budget, request.reserve.key)
         return [one.answer for one in sized]
 
     def _size(self, cases: Sequence[Case], started: float, *, numbered: bool) -> list[_Sized]:

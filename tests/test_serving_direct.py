@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -174,6 +175,14 @@ def test_what_is_asked_for_at_once_is_one_transaction_and_a_refusal_is_one_clien
         if answer.status_code == 200:
             assert {**answer.json(), "decision_id": ""} == {**same.json(), "decision_id": ""}
             DecisionRecord.of(journal(home).get(answer.json()["decision_id"]))
+
+
+def test_each_event_loop_has_its_own_gathering(home: Path) -> None:
+    api = sizing_api(sizing_desk(home))
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask, api, "POST", "/", json=request()) for _ in range(80)]
+        assert {one.result(60).status_code for one in asked} == {200}
+    assert len(list(journal(home).read("decision"))) == 80
 
 
 def test_the_next_size_has_the_greater_id(home: Path) -> None:

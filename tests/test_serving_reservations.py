@@ -122,6 +122,19 @@ def test_a_reservation_whose_answer_was_never_given_is_taken_up(api: FastAPI, bu
     assert used(budget) == (0.05, 0.05)
 
 
+def test_what_an_unanswered_attempt_held_goes_back_where_the_next_is_answered_with_nothing(
+    home: Path, budget: RiskBudget
+) -> None:
+    skips = sizing_api(sizing_desk(home, saved(home, favourite=0)))
+    budget.reserve("default", "EURUSD-1", risk=0.0125, exposure=0.0125, limits=LIMITS)
+    for _ in range(2):
+        size = ask(skips, "POST", "/", json=reserving("EURUSD-1")).json()
+        assert (size["action"], size["reservation"]) == ("SKIP", None)
+        found = budget.find("EURUSD-1")
+        assert found is not None
+        assert (found.state, used(budget)) == ("released", (0.0, 0.0))
+
+
 def test_a_reservation_that_is_gone_is_not_answered_again(api: FastAPI, budget: RiskBudget) -> None:
     for key, gone in (("EURUSD-1", "released"), ("EURUSD-2", "expired")):
         body = reserving(key, seconds=0.2 if gone == "expired" else 60.0)

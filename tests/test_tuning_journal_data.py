@@ -26,7 +26,7 @@ def on_bars(tmp_path_factory):
 @pytest.fixture(scope="module")
 def source(on_bars, tmp_path_factory):
     url = f"sqlite:///{tmp_path_factory.mktemp('journal')}/journal.db"
-    trades, _ = on_bars._trades()
+    trades, _ = on_bars.finished.trades()
     write(url, entries_of(trades))
     late = signal_of(trades, len(trades) - 1, price=float(trades.close[-1]) * 1.001)
     write(url, [late.to_entry(signal_id(late))])  # not settled yet
@@ -42,7 +42,7 @@ def finished(source, tmp_path_factory):
 
 def test_a_run_on_the_journal_has_the_trades_of_a_run_on_its_bars(on_bars, finished):
     _, training, _, _ = finished
-    (ours, parts), (theirs, theirs_parts) = training._trades(), on_bars._trades()
+    (ours, parts), (theirs, theirs_parts) = training.finished.trades(), on_bars.finished.trades()
     for name in ROW_FIELDS:
         if name != "bar":
             np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
@@ -67,19 +67,19 @@ def test_all_stages_run_and_those_that_need_bars_say_that_they_are_left_out(fini
 
 def test_a_resumed_run_keeps_to_the_trades_it_began_with(finished, source, on_bars):
     home, _, _, _ = finished
-    trades, _ = on_bars._trades()
+    trades, _ = on_bars.finished.trades()
     signal = signal_of(trades, 0, strategy_id="later")
     name = signal_id(signal)
     entries = [signal.to_entry(name), outcome_of(trades, 0, signal).to_entry(outcome_id(name))]
     write(source.removeprefix("journal:"), entries)
     again = start(config(data=source), home, Recorder(), resume=True)
-    assert len(again._trades()[0]) == len(trades)
+    assert len(again.finished.trades()[0]) == len(trades)
     fresh, told = start(config(data=source), home, Recorder(), resume=False), Recorder()
     fresh.listener = told
     fresh.finish(OUTCOMES)
-    assert len(fresh._trades()[0]) == len(trades) + 1
+    assert len(fresh.finished.trades()[0]) == len(trades) + 1
     assert any("trades of 2 strategies are mixed" in warning for warning in told.warnings)
-    assert fresh._rule() == "journal:mixed"
+    assert fresh.finished.rule() == "journal:mixed"
 
 
 def test_other_costs_than_the_journals_are_told(source, tmp_path):

@@ -199,7 +199,7 @@ def test_the_price_predictor_answers_as_it_did_when_it_was_fitted(
 ) -> None:
     home, training, _, told = finished
     saved = open_predictor("SYNTHETIC", home / FOLDER)
-    (bars,) = training._markets()
+    (bars,) = training.finished.markets()
     p = saved.predictor.predict(bars)
     assert np.isfinite(p[100:]).all()
     assert saved.about.data == bars.digest()
@@ -230,7 +230,7 @@ def test_the_profit_tiers_are_judged_on_trades_before_the_test_part(
     home, training, _, _ = finished
     (path,) = (home / "outcomes").glob("training-*.jsonl")
     stored = [json.loads(line) for line in path.read_text().splitlines()]
-    trades, rows = training._trades()
+    trades, rows = training.finished.trades()
     assert len(stored) == len(rows.train) + len(rows.select)
     assert max(one["signal_time"] for one in stored) < trades.signal_time[rows.test].min()
 
@@ -244,7 +244,7 @@ def test_the_profit_tiers_of_a_run_are_judged_on_its_own_trades(
         training = start(config(**settings), home, Recorder(), resume=False)
         training.run("tier_optimizer")
         judged = training.folder.facts("profit_tiers")["report"]["outcomes"]
-        _, rows = training._trades()
+        _, rows = training.finished.trades()
         assert judged == len(rows.train) + len(rows.select)
 
 
@@ -265,7 +265,7 @@ def test_no_trade_of_a_later_part_is_seen_by_an_earlier_one(
     finished: tuple[Path, Training, Result, Recorder],
 ) -> None:
     _, training, _, _ = finished
-    trades, rows = training._trades()
+    trades, rows = training.finished.trades()
     first_test = trades.signal_time[rows.test].min()
     assert trades.exit_time[rows.train].max() < trades.signal_time[rows.select].min()
     assert trades.exit_time[rows.select].max() < first_test
@@ -275,9 +275,9 @@ def test_probabilities_of_training_rows_come_from_models_that_had_not_seen_them(
     finished: tuple[Path, Training, Result, Recorder],
 ) -> None:
     _, training, _, _ = finished
-    _, rows = training._trades()
-    fit = training._outcome_fit()
-    trades, _ = training._trades()
+    _, rows = training.finished.trades()
+    fit = training.finished.outcome_fit()
+    trades, _ = training.finished.trades()
     from signals.trades import trade_fields
 
     own = fit.model.probability(trade_fields(trades, fit.ranks))

@@ -54,7 +54,7 @@ def train_seeds(first: Training, mode: str, count: int) -> Spread:
     at = stages.index("sizer")
     before, after = stages[:at], tuple(stage for stage in stages[at:] if stage != "register")
     first.finish(before)
-    prepared = first.prepared()
+    prepared = first.finished.prepared()
     if not len(prepared.select):
         raise DataError("select trades", 0, "give more data, or a larger second share in fractions")
     trainings = [first, *(_beside(first, other, before) for other in configs[1:])]

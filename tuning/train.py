@@ -16,23 +16,19 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 
 from envs.rewards import net_r
-from evaluation.backtest import Path as Walk
-from evaluation.backtest import run_all
-from evaluation.comparison import Comparison, compare
+from evaluation.comparison import Comparison
 from evaluation.locked_test import key_of, record_look
 from evaluation.report import LearningCurve, write_html
 from features.pipeline import FeaturePipeline
 from features.spec import WARMUP, fingerprint
-from market.bars import Bars
 from market.errors import ConfigError, DataError
 from market.sources import load
 from mlops.drift_baseline import baseline
 from mlops.drift_streams import answered
 from mlops.registry import Lineage, ModelVersion, Registry, Status, read_export
-from policies.baselines import CONFIDENCE, baselines
+from policies.baselines import CONFIDENCE
 from policies.bundle import BundleMeta, PolicyBundle, open_bundle
-from policies.decision import Policy
-from policies.hybrid import FineTunedPolicy, Network, TierPolicy
+from policies.hybrid import Network
 from signals.excursions import excursions
 from signals.outcome_model import STAGES as ANSWERED
 from signals.outcome_store import FileOutcomeStore
@@ -42,10 +38,10 @@ from signals.predictor_file import FOLDER, About, SavedPredictor
 from signals.profit_tiers import TierOptimizer
 from signals.rules import checked, rule
 from signals.trades import Trades, pool
-from tuning.artifacts import bars_from_arrays, bars_to_arrays, trades_from_arrays, trades_to_arrays
+from tuning.artifacts import bars_to_arrays, trades_from_arrays, trades_to_arrays
 from tuning.config import TrainConfig
-from tuning.examples import Example, newest_signal
-from tuning.journal_data import NEEDS_BARS, is_journal, journaled
+from tuning.finished import Finished
+from tuning.journal_data import NEEDS_BARS, journaled
 from tuning.mirror import Mirror, recall
 from tuning.prepare import (
     OutcomeFit,
@@ -117,18 +113,17 @@ class Training:
 
     def __init__(self, config: TrainConfig, run: RunFolder, home: Path, listener: Listener) -> None:
         self.config, self.folder, self.home, self.listener = config, run, home, listener
+        self.finished = Finished(config, run, home)
         self.mirror = Mirror(home, run.folder, listener.warning)
         self.tags: dict[str, str] = {}  # what else the registry is told
-        self.journaled = is_journal(config.data)
         self.status: Status = "STAGING"  # that it is registered with
         self.seeds: tuple[int, ...] = (config.seed,)  # all that are trained beside this one, itself included
-        self._compared: tuple[Comparison, list[Walk], Prepared] | None = None
 
     def run(self, mode: str) -> Result:
         """Run the mode's stages in order; ConfigError for an unknown mode."""
         if mode not in MODES:
             raise ConfigError("--mode", mode, f"give one of {', '.join(MODES)}")
-        if self.journaled and MODES[mode][-1] in NEEDS_BARS:
+        if self.finished.journaled and MODES[mode][-1] in NEEDS_BARS:
             raise ConfigError("--mode", mode, "needs bars: give --data that holds some, not a journal")
         self.finish(MODES[mode])
         return self.result()
@@ -136,7 +131,7 @@ class Training:
     def prepare(self) -> Prepared:
         """Run the stages before the sizer, and the tables that it learns from and is judged on."""
         self.finish(PREPARATION)
-        return self.prepared()
+        return self.finished.prepared()
 
     def finish(self, stages: Iterable[str]) -> None:
         """Run those of the stages that are not done, in their order."""
@@ -144,7 +139,7 @@ class Training:
             resumed = self.folder.done(stage)
             if not resumed:
                 self.listener.working(stage, 0, 0)
-                if self.journaled and stage in NEEDS_BARS:
+                if self.finished.journaled and stage in NEEDS_BARS:
                     self.folder.write(stage, {}, {"note": "left out: it needs bars, a journal holds none"})
                 else:
                     getattr(self, f"_{stage}")()
@@ -160,14 +155,12 @@ class Training:
             version=Registry(self.home).version(self.folder.facts("register")["version"])
             if done("register")
             else None,
-            comparison=self._compare()[0] if done("evaluate") else None,
+            comparison=self.finished.compared()[0] if done("evaluate") else None,
             report=Path(self.folder.facts("evaluate")["report"]) if done("evaluate") else None,
         )
 
-    # --- stages ---
-
     def _load(self) -> None:
-        if self.journaled:
+        if self.finished.journaled:
             history, facts, notes = journaled(self.config.data, self.config.costs)
             for note in notes:
                 self.listener.warning(note)
@@ -187,11 +180,11 @@ class Training:
         )
 
     def _features(self) -> None:
-        if self.journaled:
+        if self.finished.journaled:
             note = "31 features of each signal, as journaled"
             self.folder.write("features", {}, {"note": note, "fingerprint": fingerprint()})
             return
-        markets = self._markets()
+        markets = self.finished.markets()
         pipeline = FeaturePipeline()
         arrays = {f"features-{i:04d}": {"features": pipeline.matrix(bars)} for i, bars in enumerate(markets)}
         rows = sum(len(bars) for bars in markets)
@@ -221,7 +214,7 @@ class Training:
         )
 
     def _outcome_model(self) -> None:
-        trades, rows = self._trades()
+        trades, rows = self.finished.trades()
         fit = fit_outcomes(trades, rows, self.config)
         figures = fit.calibration
         note = (
@@ -241,7 +234,7 @@ class Training:
         reports: dict[str, Any] = {}
         files: dict[str, str] = {}
         notes = []
-        markets = self._markets()
+        markets = self.finished.markets()
         for bars, name in zip(markets, self.folder.names("features"), strict=True):
             self.listener.working("predictor", len(reports), len(markets))
             try:
@@ -270,7 +263,7 @@ class Training:
         self.folder.write("predictor", {}, {"note": note, "reports": reports, "files": files})
 
     def _profit_tiers(self) -> None:
-        trades, rows = self._trades()
+        trades, rows = self.finished.trades()
         # The test part's outcomes stay unseen: they judge the sizer.
         seen = trades.take(np.concatenate([rows.train, rows.select]))
         # A store of its own for all that makes the trades: another run's would hold other costs, or its test
@@ -279,15 +272,15 @@ class Training:
         source = json.dumps([*known, self.folder.facts("load")["digests"]])
         name = f"training-{hashlib.sha256(source.encode()).hexdigest()[:16]}"
         optimizer = TierOptimizer(FileOutcomeStore(name, self.home / "outcomes"))
-        for bars in self._markets():
+        for bars in self.finished.markets():
             optimizer.record_outcomes(excursions(bars, seen, self.config.rule))
         report = optimizer.optimize(seed=self.config.seed)
         self.folder.write("profit_tiers", {}, {"note": report.verdict, "report": report.to_dict()})
 
     def _sizer(self) -> None:
         champion = next((one.digest for one in read_export(self.home) if one.status == "PRODUCTION"), None)
-        trades, rows = self._trades()
-        fit = self._outcome_fit()
+        trades, rows = self.finished.trades()
+        fit = self.finished.outcome_fit()
         prepared = tables(trades, rows, fit, self.config)
         network, curve = self._train_network(prepared)
         tuned = None if network is None else self._fine_tune(prepared, network)
@@ -312,9 +305,9 @@ class Training:
         key = key_of(self.folder.facts("load")["digests"], self.config.rule, self.config.costs.model_dump())
         by = {"command": "train", "run": self.folder.name, "config": self.config.digest()}
         looked = record_look(self.home, key, by)
-        comparison, paths, prepared = self._compare()
+        comparison, paths, prepared = self.finished.compared()
         report = self.home / "reports" / f"{self.folder.name}.html"
-        trades, _ = self._trades()
+        trades, _ = self.finished.trades()
         test = prepared.test
         meta = {
             "data": self.config.data,
@@ -324,7 +317,7 @@ class Training:
             "k": test.k,
             "k_from": self.folder.facts("outcome_model")["k_from"],
             "calibration": self.folder.facts("outcome_model")["calibration"],
-            "outcome_model": self._outcome_fit().model.compared,
+            "outcome_model": self.finished.outcome_fit().model.compared,
             "costs": self.config.costs.model_dump(),
             "limits": self.config.limits.model_dump(),
             "seed": self.config.seed,
@@ -357,7 +350,7 @@ class Training:
         digest = self.folder.facts("sizer")["bundle"]
         tags: dict[str, Any] = {
             "data": self.config.data,
-            "rule": self._rule(),
+            "rule": self.finished.rule(),
             "algo": self.config.algo,
             "seed": self.config.seed,
             "revision": revision(),
@@ -391,60 +384,32 @@ class Training:
 
     def _baseline(self, digest: str) -> None:
         """Keep what drift is measured from: training rows, and results of signals not trained on."""
-        trades, rows = self._trades()
+        trades, rows = self.finished.trades()
         bundle = open_bundle(self.home / "bundles", digest)
         known = trades.take(rows.train)
         markets = {}
-        for bars, name in zip(self._markets(), self.folder.names("features"), strict=True):
+        for bars, name in zip(self.finished.markets(), self.folder.names("features"), strict=True):
             seen = bars.time + bars.interval <= known.signal_time[-1]
             matrix = self.folder.arrays("features", name)["features"][seen][WARMUP - 1 :]
             if len(matrix):
                 markets[bars.symbol] = matrix
-        signals, _ = answered(bundle, known, self._outcome_fit().probability[rows.train])
+        signals, _ = answered(bundle, known, self.finished.outcome_fit().probability[rows.train])
         # The test part has been looked at where it was evaluated; elsewhere it stays unseen.
         part = "test" if self.folder.done("evaluate") else "select"
         _, results = answered(bundle, trades.take(getattr(rows, part)))
         baseline(digest, self.config.data, markets, signals, (results, f"{part} part")).save(self.home)
 
-    def example(self) -> Example:
-        """The newest signal of the run's bars, as a request."""
-        return newest_signal(self._markets(), self._trades()[0])
-
-    # --- what finished stages hold ---
-
-    def prepared(self) -> Prepared:
-        """The tables that the sizer learns from and is judged on."""
-        trades, rows = self._trades()
-        return tables(trades, rows, self._outcome_fit(), self.config)
-
-    def _markets(self) -> tuple[Bars, ...]:
-        if self.journaled:
-            return ()
-        return tuple(bars_from_arrays(self.folder.arrays("load", name)) for name in self.folder.names("load"))
-
     def _settled(self) -> tuple[Trades, str]:
         """All outcomes that are known, and the name of the rule that gave the signals."""
-        if self.journaled:
-            return trades_from_arrays(self.folder.arrays("load", "trades")), self._rule()
+        if self.finished.journaled:
+            return trades_from_arrays(self.folder.arrays("load", "trades")), self.finished.rule()
         parts = []
         chosen = rule(self.config.rule)
-        for bars, name in zip(self._markets(), self.folder.names("features"), strict=True):
+        for bars, name in zip(self.finished.markets(), self.folder.names("features"), strict=True):
             matrix = self.folder.arrays("features", name)["features"]
             signals = checked(chosen.generate(bars), bars)
             parts.append(label(bars, signals, self.config.costs, matrix))
         return pool(parts), chosen.name
-
-    def _rule(self) -> str:
-        """The signal rule, or the strategy of the signals journaled."""
-        return str(self.folder.facts("load")["rule"]) if self.journaled else self.config.rule
-
-    def _trades(self) -> tuple[Trades, Split]:
-        rows = self.folder.arrays("outcomes", "split")
-        return trades_from_arrays(self.folder.arrays("outcomes", "trades")), Split(**rows)
-
-    def _outcome_fit(self) -> OutcomeFit:
-        stage = "outcome_model"
-        return OutcomeFit.from_files(lambda name: self.folder.arrays(stage, name), self.folder.facts(stage))
 
     def _train_network(self, prepared: Prepared) -> tuple[Network | None, list[Any]]:
         if self.config.algo == "plugin":
@@ -492,7 +457,7 @@ class Training:
         meta = BundleMeta(
             algo=config.algo,
             feature_fingerprint=fingerprint(),
-            rule=self._rule(),
+            rule=self.finished.rule(),
             symbols=trades.symbols,
             costs=config.costs.model_dump(),
             base_risk=config.limits.base_risk,
@@ -519,28 +484,6 @@ class Training:
         served = tuned.policy.network if tuned is not None and tuned.figures.served else None
         bundle = PolicyBundle(meta, fit.model, fit.ranks, prepared.support, network, {}, served)
         return bundle.with_golden(prepared.train, prepared.train_fields)
-
-    def _compare(self) -> tuple[Comparison, list[Walk], Prepared]:
-        """The bundle and the baselines on the test part; computed once, for whoever asks."""
-        if self._compared is None:
-            trades, rows = self._trades()
-            prepared = tables(trades, rows, self._outcome_fit(), self.config)
-            opened = open_bundle(self.home / "bundles", self.folder.facts("sizer")["bundle"])
-            sizers = [*self._learned(opened), *baselines(self.config.seed)]
-            walks = run_all(sizers, prepared.test, self.config.limits, self.config.session.days)
-            comparison = compare(walks, prepared.test, symbols=trades.symbols, learned=opened.policy().name)
-            self._compared = comparison, walks, prepared
-        return self._compared
-
-    def _learned(self, opened: PolicyBundle) -> list[Policy]:
-        """What the run has trained: the tiers, and their fine-tune whether it is served or not."""
-        if opened.network is None:
-            return []
-        tiers = TierPolicy(opened.network)
-        if opened.meta.fine_tune is None:
-            return [tiers]
-        network = Network.from_arrays(self.folder.arrays("sizer", "fine_tune"))
-        return [tiers, FineTunedPolicy(tiers, network, opened.meta.fine_tune.band)]
 
 
 def start(config: TrainConfig, home: Path, listener: Listener, *, resume: bool) -> Training:
