@@ -54,15 +54,19 @@ def held(
 ) -> Held:
     """What `size` answers when shown what is left of `limits`, already reserved under the key of `asked`.
 
-    A reservation that is already there under the key, of a request that went unanswered, bounds the size.
+    A reservation that is already there under the key, of an attempt that went unanswered, is this request's:
+    it is sized as that one was, and never larger than what is held.
     Conflict where the key is another account's, or its reservation is gone; Unavailable where the budget's
     database refuses.
     """
     with _told():
         for _ in range(ATTEMPTS):
             own = _of(budget, asked.key, account_id)
-            use = _use(budget, account_id, asked, limits, own)
+            use = _use(asked, limits, _left(budget, account_id, limits, own))
             details = size(use)
+            if own is not None and Decimal(repr(details["risk_fraction"])) > own.risk:
+                use = _use(asked, limits, (own.risk, own.exposure))
+                details = size(use)
             risk = float(details["risk_fraction"])
             if risk == 0.0 or own is not None:
                 return Held(details, use, own if risk else None)
@@ -141,20 +145,23 @@ def told(reservation: Reservation | None) -> dict[str, Any] | None:
     }
 
 
-def _use(
-    budget: RiskBudget, account_id: str, asked: Reserve, limits: Limits, own: Reservation | None
-) -> ReserveRecord:
-    """What counts as used, so that exactly what is left, or what the key holds already, remains."""
+def _left(
+    budget: RiskBudget, account_id: str, limits: Limits, own: Reservation | None
+) -> tuple[Decimal, Decimal]:
+    """What others leave of daily risk and of exposure: what the key holds is there for its request."""
+    risk, exposure = room(limits)
+    try:
+        used = budget.used(account_id)
+    except NothingWritten:
+        return risk, exposure
+    risk, exposure = risk - used.daily_risk, exposure - used.exposure
     if own is not None:
-        left = own.risk, own.exposure
-    else:
-        try:
-            used = budget.used(account_id)
-        except NothingWritten:
-            used = None
-        spent = (Decimal(0), Decimal(0)) if used is None else (used.daily_risk, used.exposure)
-        most = room(limits)
-        left = max(most[0] - spent[0], Decimal(0)), max(most[1] - spent[1], Decimal(0))
+        risk, exposure = risk + (own.risk if own.day == used.day else 0), exposure + own.exposure
+    return max(risk, Decimal(0)), max(exposure, Decimal(0))
+
+
+def _use(asked: Reserve, limits: Limits, left: tuple[Decimal, Decimal]) -> ReserveRecord:
+    """What counts as used, so that exactly what is left remains."""
     return ReserveRecord(
         key=asked.key,
         seconds=asked.seconds,

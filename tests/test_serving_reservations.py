@@ -122,6 +122,30 @@ def test_a_reservation_whose_answer_was_never_given_is_taken_up(api: FastAPI, bu
     assert used(budget) == (0.05, 0.05)
 
 
+def test_what_holds_less_than_is_wanted_now_bounds_the_size(api: FastAPI, budget: RiskBudget) -> None:
+    budget.reserve("default", "EURUSD-1", risk=0.005, exposure=0.005, limits=LIMITS)
+    size = ask(api, "POST", "/", json=reserving("EURUSD-1")).json()
+    assert (size["multiplier"], size["reservation"]["risk"]) == (0.5, 0.005)
+    assert used(budget) == (0.005, 0.005)
+
+
+def test_a_request_that_is_made_again_is_sized_as_if_it_had_been_answered(
+    home: Path, budget: RiskBudget
+) -> None:
+    """What the unanswered attempt holds is no reason to hold back: a model that looks at it would."""
+    api = sizing_api(sizing_desk(home, saved(home, seed=3)))
+    for number in range(4):
+        plain = ask(api, "POST", "/", json=reserving(f"a-{number}", account_id="a")).json()
+        risk = plain["risk_fraction"]
+        if risk:
+            budget.reserve("b", f"b-{number}", risk=risk, exposure=risk, limits=LIMITS)
+        again = ask(api, "POST", "/", json=reserving(f"b-{number}", account_id="b")).json()
+        assert [again[name] for name in ("multiplier", "observation", "binding_rule")] == [
+            plain[name] for name in ("multiplier", "observation", "binding_rule")
+        ]
+    assert used(budget, "a") == used(budget, "b") > (0.0, 0.0)
+
+
 def test_what_an_unanswered_attempt_held_goes_back_where_the_next_is_answered_with_nothing(
     home: Path, budget: RiskBudget
 ) -> None:
