@@ -22,6 +22,7 @@ from market.errors import ConfigError, InputError
 from tests.test_project_tree import ROOT
 from tuning.config import TrainConfig, parse, preset
 from tuning.experiment import Trial
+from tuning.finished import Finished
 from tuning.seeds import Spread, Trained
 from tuning.train import Result, Training
 
@@ -208,8 +209,9 @@ def test_of_two_seeds_without_an_evaluation_nothing_is_said_of_the_test_part(
 def test_seeds_without_select_trades_are_refused(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    empty = Mock(spec=Training, config=parse())
-    empty.prepared.return_value = Mock(select=[])
+    finished = Mock(spec=Finished)
+    finished.prepared.return_value = Mock(select=[])
+    empty = Mock(spec=Training, config=parse(), finished=finished)
     monkeypatch.setattr("tuning.train.start", Mock(return_value=empty))
     said = refused(capsys, monkeypatch, "train", "--data", "sample:eurusd", "--seeds", "2")
     assert "select trades: got 0; give more data" in said.replace("\n", "")
