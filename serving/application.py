@@ -18,15 +18,13 @@ def application(
 ) -> FastAPI:
     """An application of `desk` without endpoints; no body may have more than `largest_body` bytes.
 
-    `behind`: what stands between the guard and the endpoints, the outermost last.
+    `behind`: what stands between the guard and the endpoints, the outermost first.
     """
-    api = FastAPIOffline(redoc_url=None, title=title, description=description)
+    guard = Middleware(
+        Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas, largest_body=largest_body
+    )
+    api = FastAPIOffline(redoc_url=None, title=title, description=description, middleware=[guard, *behind])
     api.router.route_class = JsonRoute
     refusals.install(api, desk.telemetry)
     documents.install(api)
-    for middleware in behind:
-        api.add_middleware(middleware.cls, *middleware.args, **middleware.kwargs)
-    api.add_middleware(
-        Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas, largest_body=largest_body
-    )
     return api

@@ -59,8 +59,8 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
         Middleware(Direct, answer=together.answer, largest=LARGEST_DIRECT_BODY),
     )
 
-    @api.post("", include_in_schema=False)
     @api.post("/", response_model=SizingAnswer, responses=DOCUMENTED_OF_SIZES, summary="Size one signal")
+    @api.post("", include_in_schema=False)
     @in_a_thread
     def size(request: SizingRequest) -> Response:
         return _json(desk.decide(request))

@@ -17,6 +17,7 @@ from journal.group import WouldWait
 from journal.records import DecisionRecord
 from serving.direct import Direct
 from serving.guard import Guard
+from serving.json_route import JSON
 from serving.keys import Keys
 from serving.refusals import Unavailable
 from serving.sizing_desk import SizingDesk
@@ -27,7 +28,6 @@ from tests.test_serving_batch import commits, requests
 from tests.test_serving_json_route import BODIES
 from tests.test_serving_services import journal, sizing_desk
 
-JSON: Final = "application/json"
 OWN_WAY: Final = f"{JSON}; charset=utf-8"  # which the short way leaves to others
 
 
