@@ -5,7 +5,9 @@ Knows nothing of what is told.
 
 import logging
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Final, Protocol
@@ -63,9 +65,11 @@ class RayTelemetry:
         """See `Listener`."""
         self._counters[metric].inc(by, self._tags(metric, labels))
 
-    def observe(self, metric: Metric, labels: Labels, seconds: float) -> None:
+    def observe(self, metric: Metric, labels: Labels, seconds: Sequence[float]) -> None:
         """See `Listener`."""
-        self._histograms[metric].observe(seconds, self._tags(metric, labels))
+        observe, tags = self._histograms[metric].observe, self._tags(metric, labels)
+        for each in seconds:
+            observe(each, tags)
 
     def gauge(self, metric: Metric, labels: Labels, value: float) -> None:
         """See `Listener`."""
@@ -74,7 +78,7 @@ class RayTelemetry:
     def line(self, moment: float, message: str, fields: Line) -> None:
         """See `Listener`."""
         known = {
-            "time": datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds"),
+            "time": _text(moment),
             "message": message,
             "application": self._application,
             "writer": self._desk.writer,
@@ -105,6 +109,11 @@ class RayTelemetry:
             self._log = _beside_serves_own()
         if lines and self._log is not None:
             self._log.handle(logging.LogRecord("ballast", logging.INFO, "", 0, "\n".join(lines), None, None))
+
+
+@lru_cache(1)  # lines of one moment follow one another
+def _text(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
 
 
 def _beside_serves_own() -> RotatingFileHandler | None:

@@ -158,7 +158,7 @@ class SizingDesk(Desk):
         """The answer to `request`, already journaled; Unavailable where it cannot be journaled."""
         started = time.perf_counter()
         (answer,) = self._journaled([request], numbered=False)
-        self.telemetry.sized([(request.account_id, answer)], started, "one")
+        self.telemetry.sized("one", [(started, [(request.account_id, answer)])])
         return answer
 
     def drafts(self, asked: Sequence[tuple[SizingRequest, float]]) -> list[Draft]:
@@ -178,9 +178,10 @@ class SizingDesk(Desk):
         """
         if drafts:
             self.write(_entries([draft.sized for draft in drafts]), wait=wait)
-        for draft in drafts:
-            self.telemetry.sized([(draft.account_id, draft.sized.answer)], draft.started, "one")
-        return [draft.sized.answer for draft in drafts]
+        answers = [draft.sized.answer for draft in drafts]
+        sizes = zip(drafts, answers, strict=True)
+        self.telemetry.sized("one", [(draft.started, [(draft.account_id, size)]) for draft, size in sizes])
+        return answers
 
     def decide_all(self, batch: SizingBatch) -> list[dict[str, Any]]:
         """The answers to all requests, already journaled in one transaction: all of them or none.
@@ -190,7 +191,7 @@ class SizingDesk(Desk):
         started = time.perf_counter()
         answers = self._journaled(batch.requests, numbered=True)
         accounts = [request.account_id for request in batch.requests]
-        self.telemetry.sized(list(zip(accounts, answers, strict=True)), started, "batch")
+        self.telemetry.sized("batch", [(started, [*zip(accounts, answers, strict=True)])])
         return answers
 
     def sizes(self, requests: Sequence[SizingRequest]) -> list[dict[str, Any]]:

@@ -5,9 +5,11 @@ Knows nothing of Ray or HTTP. What nobody listens to is not gathered.
 
 import hashlib
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final, Literal, Protocol
 
 SECONDS: Final = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
@@ -16,9 +18,11 @@ LOGGED: Final = (
     "decision_id", "symbol", "side", "action", "multiplier", "rule_cap", "binding_rule", "source",
 )  # fmt: skip
 
+_GET_LOGGED: Final = itemgetter(*LOGGED)
+
 Labels = tuple[str, ...]
-Counts = Counter[tuple["Metric", Labels]]
 Line = dict[str, Any]
+Size = tuple[str, Mapping[str, Any]]  # an answer, after its account's id
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: it is a key for each count
@@ -92,8 +96,8 @@ class Listener(Protocol):
         """`by` more of a counter."""
         ...
 
-    def observe(self, metric: Metric, labels: Labels, seconds: float) -> None:
-        """One more observation of a histogram."""
+    def observe(self, metric: Metric, labels: Labels, seconds: Sequence[float]) -> None:
+        """So many more observations of a histogram."""
         ...
 
     def gauge(self, metric: Metric, labels: Labels, value: float) -> None:
@@ -103,6 +107,17 @@ class Listener(Protocol):
     def line(self, moment: float, message: str, fields: Line) -> None:
         """One line of the log, of `moment` (seconds since 1970)."""
         ...
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What notes come to."""
+
+    counts: Counter[tuple[Metric, Labels]] = field(default_factory=Counter)
+    seconds: defaultdict[tuple[Metric, Labels], list[float]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    lines: list[tuple[float, str, Line]] = field(default_factory=list)
 
 
 class Telemetry:
@@ -121,9 +136,9 @@ class Telemetry:
         """What began at `started` (time.perf_counter) is done."""
         self._note(_took, metric, labels, time.perf_counter() - started)
 
-    def sized(self, answered: Sequence[tuple[str, Mapping[str, Any]]], started: float, request: str) -> None:
-        """Sizes that are about to be answered, each with its account's id; see `took`."""
-        self._note(_sized, time.time(), answered, time.perf_counter() - started, request)
+    def sized(self, request: str, asked: Iterable[tuple[float, Iterable[Size]]]) -> None:
+        """Sizes that are about to be answered: of each request when it began, see `took`, and its sizes."""
+        self._note(_sized, time.time(), time.perf_counter(), request, asked)
 
     def refused(self, code: int, field: str) -> None:
         """A request that was refused; `field` must hold nothing that a client chose."""
@@ -133,12 +148,16 @@ class Telemetry:
         """Tell the listener all that was noted since, and `readings`. For one thread."""
         if (listener := self.listener) is None:
             return
-        counts: Counts = Counter()
+        told = _Told()
         while self._noted:
             tell, arguments = self._noted.popleft()
-            tell(listener, counts, *arguments)
-        for counted, number in counts.items():
+            tell(told, *arguments)
+        for counted, number in told.counts.items():
             listener.count(*counted, number)
+        for observed, seconds in told.seconds.items():
+            listener.observe(*observed, seconds)
+        for line in told.lines:
+            listener.line(*line)
         for reading in readings:
             if reading.metric.kind == "gauge":
                 listener.gauge(reading.metric, reading.labels, reading.value)
@@ -153,35 +172,37 @@ class Telemetry:
             self._noted.append((tell, arguments))
 
 
-def _counted(listener: Listener, counts: Counts, metric: Metric, labels: Labels) -> None:
-    counts[metric, labels] += 1
+def _counted(told: _Told, metric: Metric, labels: Labels) -> None:
+    told.counts[metric, labels] += 1
 
 
-def _took(listener: Listener, counts: Counts, metric: Metric, labels: Labels, seconds: float) -> None:
-    listener.observe(metric, labels, seconds)
+def _took(told: _Told, metric: Metric, labels: Labels, seconds: float) -> None:
+    told.seconds[metric, labels].append(seconds)
 
 
-def _refused(listener: Listener, counts: Counts, moment: float, code: int, field: str) -> None:
-    counts[REFUSALS, (str(code),)] += 1
-    listener.line(moment, "refusal", {"code": code, "field": field})
+def _refused(told: _Told, moment: float, code: int, field: str) -> None:
+    told.counts[REFUSALS, (str(code),)] += 1
+    told.lines.append((moment, "refusal", {"code": code, "field": field}))
 
 
 def _sized(
-    listener: Listener,
-    counts: Counts,
-    moment: float,
-    answered: Sequence[tuple[str, Mapping[str, Any]]],
-    seconds: float,
-    request: str,
+    told: _Told, moment: float, now: float, request: str, asked: Iterable[tuple[float, Iterable[Size]]]
 ) -> None:
-    listener.observe(SIZING, (request,), seconds)
-    for account, size in answered:
-        counts[DECISIONS, (size["action"], size["binding_rule"], size["source"])] += 1
-        bundle = size["bundle"]
-        line = {
-            # Lines of one account are found together; whose it is stands in the journal.
-            "account": hashlib.sha256(account.encode()).hexdigest()[:12],
-            "bundle": None if bundle is None else bundle[:12],
-            "latency_ms": round(1000.0 * seconds, 3),
-        }
-        listener.line(moment, "decision", {name: size[name] for name in LOGGED} | line)
+    for started, sizes in asked:
+        seconds = now - started
+        told.seconds[SIZING, (request,)].append(seconds)
+        latency_ms = round(1000.0 * seconds, 3)
+        for account, size in sizes:
+            told.counts[DECISIONS, (size["action"], size["binding_rule"], size["source"])] += 1
+            bundle = size["bundle"]
+            line = dict(zip(LOGGED, _GET_LOGGED(size), strict=True))
+            line["account"] = _nameless(account)
+            line["bundle"] = None if bundle is None else bundle[:12]
+            line["latency_ms"] = latency_ms
+            told.lines.append((moment, "decision", line))
+
+
+@lru_cache(1024)
+def _nameless(account: str) -> str:
+    """By which lines of one account are found together; whose it is stands in the journal."""
+    return hashlib.sha256(account.encode()).hexdigest()[:12]

@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,9 @@ class Heard:
         assert len(labels) == len(metric.labels)
         self.counts[metric.name, labels] += by  # type: ignore[assignment]
 
-    def observe(self, metric: Metric, labels: Labels, seconds: float) -> None:
+    def observe(self, metric: Metric, labels: Labels, seconds: Sequence[float]) -> None:
         assert len(labels) == len(metric.labels)
-        self.seconds.append((metric.name, labels, seconds))
+        self.seconds += [(metric.name, labels, each) for each in seconds]
 
     def gauge(self, metric: Metric, labels: Labels, value: float) -> None:
         self.gauges[metric.name] = value
@@ -89,7 +90,8 @@ def test_each_size_is_counted_by_tier_rule_and_source_and_has_one_line(home: Pat
     assert times.count(("ballast_sizing_seconds", ("one",))) == 1
     assert times.count(("ballast_sizing_seconds", ("batch",))) == 1
     assert times.count(("ballast_journal_wait_seconds", ())) == 2
-    assert lines[0]["latency_ms"] == pytest.approx(1000 * heard.seconds[1][2], abs=0.001)
+    first = next(seconds for name, labels, seconds in heard.seconds if labels == ("one",))
+    assert lines[0]["latency_ms"] == pytest.approx(1000 * first, abs=0.001)
     assert heard.gauges["ballast_journal_queue"] == 1
     flush(desk)
     assert (len(heard.lines), heard.gauges["ballast_journal_queue"]) == (3, 0), "told twice"
