@@ -38,6 +38,10 @@ class NothingWritten(InputError):
     """A database that does not exist yet: nothing was ever written there."""
 
 
+class Taken(InputError):
+    """What another has written stands where this was to be written."""
+
+
 class Database:
     """The tables of `tables` in the database at an SQLAlchemy `url`; errors call it by its `name`.
 
@@ -56,7 +60,9 @@ class Database:
         self._place = self.engine.url.render_as_string(hide_password=True)
         self._tables, self._name, self._ready = tables, name, False
         self._kept: list[PoolProxiedConnection] = []  # that wait for nobody
-        self._errors = (SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error, OSError, UnicodeDecodeError)
+        driver = self.engine.dialect.loaded_dbapi
+        self._errors = (SQLAlchemyError, driver.Error, OSError, UnicodeDecodeError)
+        self._taken = driver.IntegrityError
         self._nothing = f"give a {name} that exists; nothing was ever written here"
         self._place_mark, self._turn = "?", "BEGIN IMMEDIATE"
         if self._file is None:
@@ -132,8 +138,10 @@ class Database:
             driver_error = getattr(error, "orig", None) or error
             if getattr(driver_error, "sqlstate", None) == UNDEFINED_TABLE or self._unborn(driver_error):
                 raise NothingWritten(self._name, self._place, self._nothing) from error
-            cause = first_line(driver_error)
-            raise InputError(self._name, self._place, f"{_mend(cause, self._name)} ({cause})") from error
+            cause, kind = first_line(driver_error), InputError
+            if isinstance(driver_error, self._taken):
+                kind = Taken
+            raise kind(self._name, self._place, f"{_mend(cause, self._name)} ({cause})") from error
 
     def close(self) -> None:
         """Give the database connections back."""

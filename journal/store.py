@@ -6,6 +6,7 @@ Knows nothing of what a decision or an outcome holds.
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Literal
@@ -15,8 +16,8 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 
 from journal.anchors import Seen, anchor, heads
 from journal.chain import Finding
-from journal.database import Database
-from journal.group import Group
+from journal.database import Database, Taken
+from journal.group import Group, WouldWait
 from journal.inspection import Inspection, inspect
 from journal.schema import (
     GENESIS,
@@ -35,6 +36,7 @@ from market.errors import InputError
 LARGEST_BATCH: Final = 10_000  # one transaction holds the write lock
 ANCHOR_SECONDS: Final = 60.0  # a writer that writes looks this often where the others stand
 ANCHOR_RECORDS: Final = 1_000  # and after so many records of its own
+REMEMBERED: Final = 4_096  # records that a writer which does not wait need not look up
 
 Entry = tuple[str, str, Mapping[str, Any] | Canonical]  # kind, record id, payload
 Checked = tuple[str, str, str]  # kind, record id, canonical payload
@@ -63,6 +65,10 @@ class Journal:
         self._connection = self._database.transaction
         self._insert = f"INSERT INTO records ({_COLUMNS}) VALUES ({self._database.places(len(records.c))})"
         self._group: Group[list[Checked], list[Record]] = Group(self._write)
+        # Where the chain stood when this writer last left it, None where it must look, and the latest records
+        # that are journaled to its knowledge.
+        self._head: tuple[int, str] | None = None
+        self._known: OrderedDict[str, Record] = OrderedDict()
         self._seen: dict[str, Seen] = {}  # the heads of others that this writer has journaled
         self._anchor_after = 0.0  # by time.monotonic
         self._unanchored = 0  # records of this writer since
@@ -76,7 +82,8 @@ class Journal:
 
         An entry that is already there (same id, kind and payload, by whichever writer) gives the record that
         exists, so a retry writes nothing twice. The same id with another kind or payload is an `InputError`,
-        as is a payload that is not plain JSON. Without `wait`, WouldWait where another writes just now.
+        as is a payload that is not plain JSON. Without `wait`, WouldWait where another writes just now, or
+        wrote one of them first.
         """
         if len(entries) > LARGEST_BATCH:
             raise InputError("entries", len(entries), f"give at most {LARGEST_BATCH} at a time")
@@ -88,25 +95,50 @@ class Journal:
     ) -> list[list[Record] | Exception]:
         """Write all requests in one transaction, but for those that contradict what is journaled.
 
-        `last`: it is this writer's last, so that the others' heads are due.
+        `last`: it is this writer's last, so that the others' heads are due. Who waits looks first what is
+        there; who does not takes it that all is new that this writer does not know, and finds out.
         """
         answers: list[list[Record] | Exception] = []
-        with self._database.turn(wait=wait) as cursor:
-            known = self._stored(cursor, [record_id for wanted in requests for _, record_id, _ in wanted])
-            chain = _Chain(self.writer, *self._head(cursor), self._clock)
-            for wanted in requests:
-                try:
-                    new = _new(wanted, known)
-                except InputError as error:
-                    answers.append(error)
-                    continue
-                known |= {entry[1]: chain.link(*entry) for entry in new}
-                answers.append([known[record_id] for _, record_id, _ in wanted])
-            seen = self._anchored(cursor, chain, last)
-            if chain.records:
-                cursor.executemany(self._insert, chain.records)
+        ids = [record_id for wanted in requests for _, record_id, _ in wanted]
+        looks = wait or self._head is None
+        try:
+            with self._database.turn(wait=wait) as cursor:
+                head, self._head = self._head, None  # until it is certain what became of the transaction
+                known = self._stored(cursor, ids) if looks else self._remembered(ids)
+                if looks or head is None:
+                    head = self._journaled_head(cursor)
+                chain = _Chain(self.writer, *head, self._clock)
+                for wanted in requests:
+                    try:
+                        new = _new(wanted, known)
+                    except InputError as error:
+                        answers.append(error)
+                        continue
+                    known |= {entry[1]: chain.link(*entry) for entry in new}
+                    answers.append([known[record_id] for _, record_id, _ in wanted])
+                seen = self._anchored(cursor, chain, last)
+                if chain.records:
+                    cursor.executemany(self._insert, chain.records)
+        except Taken as error:
+            if looks:
+                raise
+            raise WouldWait from error
+        self._head = chain.sequence, chain.previous
+        self._remember(known)
         self._seen |= seen
         return answers
+
+    def _remembered(self, record_ids: Sequence[str]) -> dict[str, Record]:
+        """Those that this writer knows of, by id."""
+        known = self._known
+        return {record_id: known[record_id] for record_id in record_ids if record_id in known}
+
+    def _remember(self, records: Mapping[str, Record]) -> None:
+        for record_id, record in records.items():
+            self._known[record_id] = record
+            self._known.move_to_end(record_id)
+        while len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
 
     def _stored(self, cursor: DBAPICursor, record_ids: Sequence[str]) -> dict[str, Record]:
         """Those that are journaled already, by id."""
@@ -118,7 +150,7 @@ class Journal:
             found |= {record.record_id: record for record in map(Record._make, cursor.fetchall())}
         return found
 
-    def _head(self, cursor: DBAPICursor) -> tuple[int, str]:
+    def _journaled_head(self, cursor: DBAPICursor) -> tuple[int, str]:
         """The sequence and hash that this writer's next record follows."""
         place = self._database.places(1)
         last = f"SELECT sequence, hash FROM records WHERE writer = {place} ORDER BY sequence DESC LIMIT 1"
@@ -191,15 +223,15 @@ class _Chain:
 
     def __init__(self, writer: str, sequence: int, previous: str, clock: Callable[[], int]) -> None:
         self.records: list[Record] = []
-        self.sequence = sequence
-        self._writer, self._previous, self._clock = writer, previous, clock
+        self.sequence, self.previous = sequence, previous  # of the last one
+        self._writer, self._clock = writer, clock
 
     def link(self, kind: str, record_id: str, payload: str) -> Record:
         """One more record."""
         self.sequence += 1
-        start = (self._writer, self.sequence, kind, record_id, self._clock(), payload, self._previous)
-        self._previous = chained_hash(*start)
-        record = Record(*start, self._previous)
+        start = (self._writer, self.sequence, kind, record_id, self._clock(), payload, self.previous)
+        self.previous = chained_hash(*start)
+        record = Record(*start, self.previous)
         self.records.append(record)
         return record
 

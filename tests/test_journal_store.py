@@ -436,3 +436,59 @@ def test_a_full_disk_refuses_one_record_and_takes_the_next_once_there_is_room(tm
     assert [record.record_id for record in journal.read()] == ["d1", "d2", "d3"]
     assert journal.append("decision", "large", {"text": "x" * 1_000_000}).sequence == 4
     assert journal.verify() == []
+
+
+def at_once(journal, record_id, payload):
+    (record,) = journal.append_many([("decision", record_id, payload)], wait=False)
+    return record
+
+
+def test_who_does_not_wait_writes_nothing_twice(journal):
+    fill(journal, 1)
+    written = at_once(journal, "once", {"size": 1})
+    assert at_once(journal, "once", {"size": 1}) == written
+    assert at_once(journal, "d1", {"size": 1}).sequence == 1
+    with pytest.raises(InputError, match="already journaled as another decision"):
+        at_once(journal, "once", {"size": 2})
+    assert at_once(journal, "next", {}).previous == written.hash
+    assert [record.sequence for record in journal.read()] == [1, 2, 3]
+
+
+def test_who_does_not_wait_is_sent_to_look_where_another_wrote_first(journal, tmp_path):
+    """Whether it was the record or, under the same name, the chain that another went on with."""
+    fill(journal, 1)
+    at_once(journal, "d2", {})
+    with closing(Journal(url(tmp_path), "replica-2")) as other:
+        theirs = other.append("decision", "shared", {"size": 3})
+    with pytest.raises(WouldWait):
+        at_once(journal, "shared", {"size": 3})
+    assert journal.append("decision", "shared", {"size": 3}) == theirs
+    assert at_once(journal, "shared", {"size": 3}) == theirs
+    with closing(Journal(url(tmp_path), "replica-1")) as twin:
+        twin.append("decision", "twin", {})
+    with pytest.raises(WouldWait):
+        at_once(journal, "d3", {})
+    assert at_once(journal, "d3", {}).sequence == 5  # it looks by itself now: after the twin's two records
+    assert found(journal) == []
+
+
+def test_an_old_record_is_known_again_once_it_was_looked_up(journal, monkeypatch):
+    monkeypatch.setattr("journal.store.REMEMBERED", 2)
+    fill(journal, 4)
+    with pytest.raises(WouldWait):
+        at_once(journal, "d1", {"size": 1})
+    assert journal.append("decision", "d1", {"size": 1}).sequence == 1
+    assert at_once(journal, "d1", {"size": 1}).sequence == 1
+    assert at_once(journal, "d5", {}).sequence == 5
+
+
+def test_what_is_taken_otherwise_is_refused_and_not_tried_for_ever(journal, tmp_path):
+    fill(journal, 1)
+    refusal = "CREATE TRIGGER refuse BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'no'); END"
+    tamper(tmp_path, refusal)
+    with pytest.raises(WouldWait):
+        at_once(journal, "d2", {})
+    with pytest.raises(InputError, match="nothing was written"):
+        journal.append("decision", "d2", {})
+    tamper(tmp_path, "DROP TRIGGER refuse")
+    assert journal.append("decision", "d2", {}).sequence == 2
