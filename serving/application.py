@@ -3,6 +3,8 @@
 Knows nothing of the endpoints.
 """
 
+from typing import Final
+
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
@@ -11,6 +13,9 @@ from serving import documents, refusals
 from serving.desk import Desk
 from serving.guard import LARGEST_BODY, Guard
 from serving.json_route import JsonRoute
+
+# Of FastAPI's own: to ask whether any is wanted takes as long as all else that it does before the guard.
+NO_TELEMETRY: Final = {"tracing": False, "metrics": False, "logs": False}
 
 
 def application(
@@ -23,7 +28,13 @@ def application(
     guard = Middleware(
         Guard, keys=lambda: desk.keys, replicas=lambda: desk.replicas, largest_body=largest_body
     )
-    api = FastAPIOffline(redoc_url=None, title=title, description=description, middleware=[guard, *behind])
+    api = FastAPIOffline(
+        redoc_url=None,
+        title=title,
+        description=description,
+        middleware=[guard, *behind],
+        telemetry=NO_TELEMETRY,
+    )
     api.router.route_class = JsonRoute
     refusals.install(api, desk.telemetry)
     documents.install(api)
