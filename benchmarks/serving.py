@@ -2,10 +2,11 @@
 
 Prints progress to stderr and one JSON line to stdout. In process each figure is the fastest of many rounds:
 what else runs on the machine only ever adds to it. Over HTTP the endpoints are asked in turn, one round after
-the other, and figures are medians over rounds of what one round says of both: `/sizing` journals every
-decision, `/empty` does nothing, each on `--replicas` of the same Serve; the third is the application of
-/sizing under uvicorn alone, in one process. Clients and servers share the machine. Everything listens on
-loopback and is stopped.
+the other, by one client and by more and more at once, until a deployment of two replicas lets no more in;
+figures are medians over rounds of what one round says of both: `/sizing` journals every decision, `/empty`
+does nothing, each on `--replicas` of the same Serve; the third is the application of /sizing under uvicorn
+alone, in one process. What an endpoint can take is the most that it answers at any number of clients. Clients
+and servers share the machine. Everything listens on loopback and is stopped.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -34,6 +35,7 @@ from serving.sizing_desk import SizingDesk
 
 BATCH: Final = 256
 BODIES: Final = 512
+CLIENTS: Final = (8, 16, 32, 64)  # at once
 START_SECONDS: Final = 120.0
 
 
@@ -112,28 +114,38 @@ def plain_server(home: Path, bundle: Path) -> Iterator[int]:
 
 
 def compared(
-    targets: dict[str, Target], bodies: list[bytes], clients: int, rounds: int, seconds: float
+    targets: dict[str, Target], bodies: list[bytes], clients: Sequence[int], rounds: int, seconds: float
 ) -> dict[str, Any]:
     """`/sizing` beside the others: requests per second of `clients` at once, the median latency of one."""
-    rates: dict[str, list[float]] = {name: [] for name in targets}
+    rates: dict[str, dict[int, list[float]]] = {name: {count: [] for count in clients} for name in targets}
     halves: dict[str, list[float]] = {name: [] for name in targets}
     failed = 0
     for number in range(rounds + 1):
-        for name, target in targets.items():
-            many = load_for(target, bodies, clients, seconds)
-            alone = load_for(target, bodies, 1, seconds / 2)
-            failed += many.failed + alone.failed
-            if number:  # the first round warms up
-                rates[name].append(many.per_second)
-                halves[name].append(1e3 * median(alone.latencies))
+        for count in (1, *clients):
+            for name, target in targets.items():
+                served = load_for(target, bodies, count, seconds)
+                failed += served.failed
+                if number == 0:  # warms up
+                    continue
+                if count == 1:
+                    halves[name].append(1e3 * median(served.latencies))
+                else:
+                    rates[name][count].append(served.per_second)
         say(f"round {number} of {rounds}: " + _told(rates, halves))
+    by_clients = {name: {count: median(each) for count, each in of.items()} for name, of in rates.items()}
+    most = {name: max(of.values()) for name, of in by_clients.items()}
     return {
-        "sizing_vs_empty": round(_between(rates["sizing"], rates["empty"]), 2),
-        "sizing_vs_uvicorn": round(_between(rates["sizing"], rates["uvicorn"]), 2),
+        "sizing_vs_empty": {
+            count: round(_between(rates["sizing"][count], rates["empty"][count]), 2) for count in clients
+        },
+        "most_vs_empty": round(most["sizing"] / most["empty"], 2),
+        "most_vs_uvicorn": round(most["sizing"] / most["uvicorn"], 2),
         "p50_over_empty_ms": round(
             median(own - other for own, other in zip(halves["sizing"], halves["empty"], strict=True)), 2
         ),
-        "requests_per_s": {name: round(median(rate)) for name, rate in rates.items()},
+        "requests_per_s": {
+            name: {count: round(rate) for count, rate in of.items()} for name, of in by_clients.items()
+        },
         "p50_ms": {name: round(median(half), 2) for name, half in halves.items()},
         "failed": failed,
     }
@@ -143,9 +155,11 @@ def _between(own: list[float], others: list[float]) -> float:
     return median(one / other for one, other in zip(own, others, strict=True))
 
 
-def _told(rates: dict[str, list[float]], halves: dict[str, list[float]]) -> str:
+def _told(rates: dict[str, dict[int, list[float]]], halves: dict[str, list[float]]) -> str:
     return ", ".join(
-        f"{name} {rates[name][-1]:,.0f}/s p50 {halves[name][-1]:.2f} ms" for name in rates if rates[name]
+        f"{name} p50 {halves[name][-1]:.2f} ms, " + " ".join(f"{each[-1]:,.0f}" for each in of.values()) + "/s"
+        for name, of in rates.items()
+        if halves[name]
     )
 
 
@@ -166,7 +180,7 @@ def swapped(server: Server, target: Target, folders: list[Path], bodies: list[by
 
 
 def over_http(
-    market: SizingMarket, folder: Path, replicas: int, clients: int, rounds: int, seconds: float
+    market: SizingMarket, folder: Path, replicas: int, clients: Sequence[int], rounds: int, seconds: float
 ) -> dict[str, Any]:
     """All that is measured on a running Serve."""
     home, plain_home = folder / "served", folder / "plain"
@@ -201,19 +215,17 @@ def main() -> None:
     """Run all measurements and print their figures as one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
-    parser.add_argument("--replicas", type=int, default=1, help="of each endpoint under Serve (default 1)")
-    parser.add_argument(
-        "--clients", type=int, default=8, help="at once, where requests are counted (default 8)"
-    )
+    parser.add_argument("--replicas", type=int, default=2, help="of each endpoint under Serve (default 2)")
+    parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS, help="at once (default 8 16 32 64)")
     asked = parser.parse_args()
     quick = asked.quick
     market = sizing_market()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         figures = in_process(market, folder / "desk", 10 if quick else 60)
-        rounds, seconds = (2, 1.0) if quick else (7, 3.0)
+        rounds, seconds = (2, 0.5) if quick else (5, 2.0)
         figures |= over_http(market, folder, asked.replicas, asked.clients, rounds, seconds)
-    print(json.dumps(figures | {"replicas": asked.replicas, "clients": asked.clients}))
+    print(json.dumps(figures | {"replicas": asked.replicas}))
 
 
 if __name__ == "__main__":

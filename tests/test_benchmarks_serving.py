@@ -79,25 +79,32 @@ def test_load_ends_with_its_time(port: int) -> None:
     assert len(load_for(Target(port, "/"), [b"1"], 3, 0.0).latencies) == 2  # one each, the third is a 503
 
 
-def test_ratios_are_those_of_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ratios_are_those_of_one_round_and_the_most_is_that_of_any_number_of_clients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rates = {
-        "sizing": iter([1, 10, 30, 90]),
-        "empty": iter([1, 20, 40, 100]),
-        "uvicorn": iter([1, 5, 15, 45]),
+        8: {"sizing": [1, 10, 30, 90], "empty": [1, 20, 40, 100], "uvicorn": [1, 5, 15, 45]},
+        64: {"sizing": [1, 50, 60, 70], "empty": [1, 20, 30, 100], "uvicorn": [1, 40, 10, 10]},
     }
+    coming = {count: {name: iter(each) for name, each in of.items()} for count, of in rates.items()}
 
     def answered(target: Target, bodies: list[bytes], clients: int, seconds: float) -> Served:
         if clients == 1:
             return Served(1.0, [{"sizing": 0.003, "empty": 0.001, "uvicorn": 0.002}[target.path]] * 3, 0)
-        return Served(1.0, [0.0] * next(rates[target.path]), 1)
+        return Served(1.0, [0.0] * next(coming[clients][target.path]), 1)
 
     monkeypatch.setattr(serving, "load_for", answered)
-    figures = serving.compared({name: Target(0, name) for name in rates}, [b""], 8, 3, 1.0)
-    assert figures["sizing_vs_empty"] == 0.75
-    assert figures["sizing_vs_uvicorn"] == 2.0
+    figures = serving.compared({name: Target(0, name) for name in rates[8]}, [b""], [8, 64], 3, 1.0)
+    assert figures["sizing_vs_empty"] == {8: 0.75, 64: 2.0}
+    assert figures["most_vs_empty"] == 60 / 40
+    assert figures["most_vs_uvicorn"] == 60 / 15
     assert figures["p50_over_empty_ms"] == 2.0
-    assert figures["requests_per_s"] == {"sizing": 30, "empty": 40, "uvicorn": 15}
-    assert figures["failed"] == 12
+    assert figures["requests_per_s"] == {
+        "sizing": {8: 30, 64: 60},
+        "empty": {8: 40, 64: 30},
+        "uvicorn": {8: 15, 64: 10},
+    }
+    assert figures["failed"] == 24
 
 
 def test_the_empty_application_is_deployed_exactly_as_sizing_is() -> None:
