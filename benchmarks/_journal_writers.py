@@ -18,6 +18,7 @@ import numpy as np
 from uuid_utils import uuid7
 
 from envs.guardrails import Limits
+from features.spec import FEATURE_NAMES
 from journal.store import Entry, Journal
 from serving.limits_file import OperatorLimits
 from serving.position_sizer import PositionSizer
@@ -56,7 +57,8 @@ def decisions() -> Iterator[list[Entry]]:
     random = np.random.default_rng()
     case = Case(request, row, None, OperatorLimits.of(limits), sizer, None, None)
     while True:
-        signal = signal_entry(request.signal, random.normal(size=len(row)), None)
+        features = dict(zip(FEATURE_NAMES, random.normal(size=len(row)).tolist(), strict=True))
+        signal = signal_entry(request.signal, features, None)
         yield [signal, decision_entry(str(uuid7()), case, signal[1], details | told, None, 0.1)]
 
 

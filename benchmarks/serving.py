@@ -157,7 +157,9 @@ def _between(own: list[float], others: list[float]) -> float:
 
 def _told(rates: dict[str, dict[int, list[float]]], halves: dict[str, list[float]]) -> str:
     return ", ".join(
-        f"{name} p50 {halves[name][-1]:.2f} ms, " + " ".join(f"{each[-1]:,.0f}" for each in of.values()) + "/s"
+        f"{name} p50 {halves[name][-1]:.2f} ms, "
+        + " ".join(f"{each[-1]:,.0f}" for each in of.values())
+        + "/s"
         for name, of in rates.items()
         if halves[name]
     )
@@ -216,7 +218,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--replicas", type=int, default=2, help="of each endpoint under Serve (default 2)")
-    parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS, help="at once (default 8 16 32 64)")
+    parser.add_argument(
+        "--clients", type=int, nargs="+", default=CLIENTS, help="at once (default 8 16 32 64)"
+    )
     asked = parser.parse_args()
     quick = asked.quick
     market = sizing_market()

@@ -154,6 +154,20 @@ def _session_left(elapsed: Floats, whole: float) -> None:
         elapsed[i] = _share(1.0 - elapsed[i] / whole)
 
 
+def review_left(time: npt.NDArray[np.int64], days: float) -> Floats:
+    """`session_left` of the operator's review window at each `time`, float64[N]; see `review_window`."""
+    left = np.empty(len(time))
+    _review_left(time, _nanoseconds(days), days * NANOSECONDS_PER_DAY, left)
+    return left
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _review_left(time: npt.NDArray[np.int64], window: int, whole: float, left: Floats) -> None:
+    """Fill in `left`."""
+    for i in range(len(time)):
+        left[i] = _share(1.0 - (time[i] % window) / whole)
+
+
 def review_window(
     time: npt.NDArray[np.int64], days: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -162,5 +176,9 @@ def review_window(
     Windows of `days`, the length of a training session, follow one another from 1970-01-01T00:00Z on, so that
     every backtest, replica and replay sees the same clock.
     """
-    number, elapsed = np.divmod(time, int(days * NANOSECONDS_PER_DAY))
+    number, elapsed = np.divmod(time, _nanoseconds(days))
     return number, elapsed
+
+
+def _nanoseconds(days: float) -> int:
+    return int(days * NANOSECONDS_PER_DAY)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.guardrails import Account, Limits, allowed, bound, cap
-from envs.observation import observe, review_window, session_left
+from envs.observation import observe, review_left
 from envs.signal_table import SignalTable
 from evaluation.backtest import run
 from evaluation.comparison import NANOSECONDS_PER_DAY
@@ -178,8 +178,8 @@ def _answer(bundle: PolicyBundle, table: SignalTable, row: int, decision: Decisi
     market = table.market[at].copy()
     # As it would have been told: the account's own win rate, or that of the training signals.
     market[:, WIN_RATE] = meta.prior_win_rate if told.win_rate_recent is None else told.win_rate_recent
-    _, elapsed = review_window(table.time[at], meta.session_days)
-    observation = observe(market, account, largest, limits, session_left(elapsed, meta.session_days))
+    left = review_left(table.time[at], meta.session_days)
+    observation = observe(market, account, largest, limits, left)
     seen = table.situation(at, observation, allowed(largest, limits), largest)
     # Served, it is told nothing of what the signals before have come to.
     situation = replace(seen, settled_kelly=np.array([nan]), settled_optimal=np.array([nan]))

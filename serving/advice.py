@@ -19,8 +19,7 @@ from envs.observation import (
     Situation,
     market_observation,
     observe,
-    review_window,
-    session_left,
+    review_left,
 )
 from envs.rewards import expected_utility, win_chance
 from features.spec import index as feature_index
@@ -89,7 +88,7 @@ def advise(bundle: PolicyBundle, policy: ValuePolicy, costs: Costs, asked: Asked
         cost_r, impact_r = costs.in_r(close, np.abs(close - stop))
         confidence = win_chance(probability, model.outcome_r, cost_r + impact_r)
         win_rate = np.array([meta.prior_win_rate if rate is None else rate for rate in asked.win_rates])
-        _, elapsed = review_window(np.array([signal.time for signal in asked.signals]), meta.session_days)
+        left = review_left(np.array([signal.time for signal in asked.signals]), meta.session_days)
         medians = meta.volatility_median
         median = np.array([medians.get(signal.symbol, medians[POOLED]) for signal in asked.signals])
         unknown = np.full(len(asked.signals), nan)
@@ -99,7 +98,7 @@ def advise(bundle: PolicyBundle, policy: ValuePolicy, costs: Costs, asked: Asked
                 asked.account,
                 asked.largest,
                 asked.limits,
-                session_left(elapsed, meta.session_days),
+                left,
             ),
             mask=asked.mask,
             cap=asked.largest,

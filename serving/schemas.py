@@ -4,8 +4,8 @@ Knows nothing of HTTP. Every number is a JSON number and finite; nothing unknown
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
@@ -183,6 +183,9 @@ Features: Final = create_model(
 )
 
 
+_IN_ORDER: Final = itemgetter(*FEATURE_NAMES)
+
+
 class Market(Strict):
     """The market at the signal: `features`, or the `bars` to compute them from, the signal bar last."""
 
@@ -204,8 +207,7 @@ class Market(Strict):
         """The given features, float64[31] in the order of `FEATURE_NAMES`; None where bars were given."""
         if self.features is None:
             return None
-        values: Mapping[str, float] = self.features.__dict__
-        return np.array([values[name] for name in FEATURE_NAMES])
+        return np.array(_IN_ORDER(vars(self.features)))
 
 
 class AccountState(Strict):

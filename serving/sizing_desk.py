@@ -62,6 +62,12 @@ class Case(NamedTuple):
     other: PositionSizer | None  # who sizes it in the shadow
     arm: Arm | None  # which of the two the first is
 
+    @property
+    def features(self) -> Mapping[str, float]:
+        """By name: as they were given, if they were."""
+        given = self.request.market.features
+        return dict(zip(FEATURE_NAMES, self.row.tolist(), strict=True)) if given is None else vars(given)
+
     def asking(self, use: ReserveRecord | None = None) -> Asking:
         """What a sizer is asked, where the risk budget counts `use` as used."""
         asked = self.request
@@ -234,7 +240,7 @@ class SizingDesk(Desk):
         sized: list[_Sized] = []
         shadowed: list[_Shadowed] = []
         for case in cases:
-            signal = signal_entry(case.request.signal, case.row, case.bars)
+            signal = signal_entry(case.request.signal, case.features, case.bars)
             use, reservation = None, {}
             if case.request.reserve is None:
                 decision_id, details = str(uuid7()), next(at_once)
@@ -382,13 +388,15 @@ def _named(done: Sized | None) -> Iterator[None]:
         raise kind(f"requests.{len(done)}.{error.field}", error.value, error.mend) from error
 
 
-def signal_entry(signal: Signal, row: Floats, bars: Bars | None) -> tuple[str, str, Canonical]:
-    """What is journaled of `signal` and its features float64[31]; `bars` where they came from bars."""
+def signal_entry(
+    signal: Signal, features: Mapping[str, float], bars: Bars | None
+) -> tuple[str, str, Canonical]:
+    """What is journaled of `signal` and its features; `bars` where they came from bars."""
     seen = None if bars is None else BarsSeen(count=len(bars), digest=bars.digest()).model_dump(mode="json")
     plain = {
         **vars(signal),
         "time": signal.time,
-        "features": dict(zip(FEATURE_NAMES, row.tolist(), strict=True)),
+        "features": features,
         "feature_fingerprint": fingerprint(),
         "bars": seen,
     }

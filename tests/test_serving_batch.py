@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from sqlalchemy import event
 
@@ -139,7 +138,8 @@ def test_what_is_journaled_is_what_the_typed_records_would_have_written(home: Pa
 
 
 def test_an_entry_of_plain_json_refuses_what_its_record_would(home: Path) -> None:
-    _, _, text = signal_entry(SizingRequest.model_validate(request()).signal, np.zeros(31), None)
+    signal = SizingRequest.model_validate(request()).signal
+    _, _, text = signal_entry(signal, dict.fromkeys(FEATURE_NAMES, 0.0), None)
     plain = json.loads(text)
     assert SignalRecord.plain_entry("s", plain) == ("signal", "s", text)
     with pytest.raises(InputError, match=r"payload\.price: got nan; give a finite number"):
