@@ -4,10 +4,9 @@ Knows nothing of what is asked.
 """
 
 import http.client
-import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Final, NamedTuple
 
@@ -37,21 +36,20 @@ class Served(NamedTuple):
 
 
 def load(
-    target: Target, bodies: Sequence[bytes], clients: int, until: Callable[[], bool], least: int = 1
+    target: Target, bodies: Iterator[bytes], clients: int, until: Callable[[], bool], least: int = 1
 ) -> Served:
     """Have `clients` ask at once until `until` says so, at least `least` requests each; none is repeated
-    when it fails.
+    when it fails. `bodies` do not end, and threads may share them.
     """
     latencies: list[list[float]] = [[] for _ in range(clients)]
     failed = [0] * clients
 
     def ask(number: int) -> None:
-        turn = itertools.islice(itertools.cycle(bodies), number * len(bodies) // clients, None)
         with closing(http.client.HTTPConnection(HOST, target.port, timeout=TIMEOUT)) as connection:
             while len(latencies[number]) + failed[number] < least or not until():
                 asked = time.perf_counter()
                 try:
-                    connection.request("POST", target.path, next(turn), HEADERS)
+                    connection.request("POST", target.path, next(bodies), HEADERS)
                     answer = connection.getresponse()
                     answer.read()
                 except (OSError, http.client.HTTPException):
@@ -73,7 +71,7 @@ def load(
     return Served(seconds, [one for each in latencies for one in each], sum(failed))
 
 
-def load_for(target: Target, bodies: Sequence[bytes], clients: int, seconds: float) -> Served:
+def load_for(target: Target, bodies: Iterator[bytes], clients: int, seconds: float) -> Served:
     """`load` for some time."""
     end = time.perf_counter() + seconds
     return load(target, bodies, clients, lambda: time.perf_counter() >= end)

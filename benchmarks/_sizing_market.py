@@ -4,6 +4,9 @@ Knows nothing of servers. Outcome model, ranks and support are fitted; the netwo
 whatever it says, is random.
 """
 
+import itertools
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +25,7 @@ from signals.rules import rule
 from signals.signal_frame import checked
 from signals.trades import Trades, trade_fields, trade_ranks
 
+BODIES: Final = 512  # that are written out; all others differ from one of them in their signal's name alone
 WIDTHS: Final = (12, 64, 32, 6)  # as `train` makes it by default
 
 
@@ -35,6 +39,20 @@ class SizingMarket(NamedTuple):
         """Bodies of POST /sizing, no two about the same signal."""
         return [self._request(number) for number in range(count)]
 
+    def bodies(self) -> Iterator[bytes]:
+        """`requests` without end, as JSON; threads may share them."""
+        parts = []
+        for number, body in enumerate(self.requests(BODIES)):
+            before, name, after = json.dumps(body).encode().partition(b'"%b"' % _name(number).encode())
+            assert name
+            parts.append((before, after))
+
+        def body(number: int) -> bytes:
+            before, after = parts[number % BODIES]
+            return b'%b"%b"%b' % (before, _name(number).encode(), after)
+
+        return map(body, itertools.count())
+
     def _request(self, number: int) -> dict[str, Any]:
         trades, row = self.trades, number % len(self.trades)
         return {
@@ -47,7 +65,7 @@ class SizingMarket(NamedTuple):
                 "take_profit": float(trades.take_profit[row]),
                 "entry": float(trades.level[row]),
                 "confidence": number % 997 / 997,
-                "strategy_id": f"benchmark-{number}",
+                "strategy_id": _name(number),  # by which it differs from all others
             },
             "market": {"features": dict(zip(FEATURE_NAMES, trades.features[row].tolist(), strict=True))},
             "account": {
@@ -58,6 +76,10 @@ class SizingMarket(NamedTuple):
                 "open_trades": number % 5,
             },
         }
+
+
+def _name(number: int) -> str:
+    return f"benchmark-{number}"
 
 
 def sizing_market(seed: int = 0) -> SizingMarket:

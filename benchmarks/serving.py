@@ -5,7 +5,7 @@ what else runs on the machine only ever adds to it. Over HTTP the endpoints are 
 the other, by one client and by more and more at once, until a deployment of two replicas lets no more in;
 figures are medians over rounds of what one round says of both: `/sizing` journals every decision, `/empty`
 does nothing, each on `--replicas` of the same Serve; the third is the application of /sizing under uvicorn
-alone, in one process. What an endpoint can take is the most that it answers at any number of clients. Clients
+alone, in one process. No signal is asked about twice. What an endpoint can take is the most that it answers at any number of clients. Clients
 and servers share the machine. Everything listens on loopback and is stopped.
 """
 
@@ -34,7 +34,6 @@ from serving.schemas import SizingBatch, SizingRequest
 from serving.sizing_desk import SizingDesk
 
 BATCH: Final = 256
-BODIES: Final = 512
 CLIENTS: Final = (8, 16, 32, 64)  # at once
 START_SECONDS: Final = 120.0
 
@@ -114,7 +113,7 @@ def plain_server(home: Path, bundle: Path) -> Iterator[int]:
 
 
 def compared(
-    targets: dict[str, Target], bodies: list[bytes], clients: Sequence[int], rounds: int, seconds: float
+    targets: dict[str, Target], bodies: Iterator[bytes], clients: Sequence[int], rounds: int, seconds: float
 ) -> dict[str, Any]:
     """`/sizing` beside the others: requests per second of `clients` at once, the median latency of one."""
     rates: dict[str, dict[int, list[float]]] = {name: {count: [] for count in clients} for name in targets}
@@ -165,7 +164,7 @@ def _told(rates: dict[str, dict[int, list[float]]], halves: dict[str, list[float
     )
 
 
-def swapped(server: Server, target: Target, folders: list[Path], bodies: list[bytes]) -> Served:
+def swapped(server: Server, target: Target, folders: list[Path], bodies: Iterator[bytes]) -> Served:
     """What became of the requests while the bundles were swapped in one after the other."""
     done = threading.Event()
     answers: list[Served] = []
@@ -187,7 +186,7 @@ def over_http(
     """All that is measured on a running Serve."""
     home, plain_home = folder / "served", folder / "plain"
     bundle, other = saved(market, home), saved(sizing_market(seed=1), home)
-    bodies = [json.dumps(body).encode() for body in market.requests(BODIES)]
+    bodies = market.bodies()
     port = port_to_serve_on(None)
     with start(home, bundle=bundle, status="STAGING", port=port, replicas=replicas, say=say) as server:
         push(server.dashboard, with_empty(deployed(server.dashboard, server.token)), server.token)
@@ -222,6 +221,8 @@ def main() -> None:
         "--clients", type=int, nargs="+", default=CLIENTS, help="at once (default 8 16 32 64)"
     )
     asked = parser.parse_args()
+    if min(asked.clients) < 2:
+        parser.error("--clients: give numbers from 2 on; one alone is asked in any case")
     quick = asked.quick
     market = sizing_market()
     with tempfile.TemporaryDirectory() as name:

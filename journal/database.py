@@ -39,7 +39,7 @@ class NothingWritten(InputError):
 
 
 class Taken(InputError):
-    """What another has written stands where this was to be written."""
+    """A constraint refused what was to be written: as a rule, another has written there first."""
 
 
 class Database:

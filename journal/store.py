@@ -36,7 +36,7 @@ from market.errors import InputError
 LARGEST_BATCH: Final = 10_000  # one transaction holds the write lock
 ANCHOR_SECONDS: Final = 60.0  # a writer that writes looks this often where the others stand
 ANCHOR_RECORDS: Final = 1_000  # and after so many records of its own
-REMEMBERED: Final = 4_096  # records that a writer which does not wait need not look up
+REMEMBERED: Final = 4_096  # records, some 9 MB, that a writer which does not wait need not look up
 
 Entry = tuple[str, str, Mapping[str, Any] | Canonical]  # kind, record id, payload
 Checked = tuple[str, str, str]  # kind, record id, canonical payload
@@ -48,7 +48,8 @@ class Journal:
     A record is durable, as `Database` says, before `append` returns. The file and its table are made by the
     first append, never by a reader. Threads may share a Journal: what they append at once is one transaction.
     With its first record, then every `ANCHOR_SECONDS` or `ANCHOR_RECORDS` and when it is closed, a writer
-    also journals where the others stand. `clock` gives nanoseconds since 1970, UTC.
+    also journals where the others stand. While one is open, no copy may be put in the database's place: what a
+    writer knows to be journaled it does not look up each time. `clock` gives nanoseconds since 1970, UTC.
     """
 
     def __init__(
@@ -100,14 +101,13 @@ class Journal:
         """
         answers: list[list[Record] | Exception] = []
         ids = [record_id for wanted in requests for _, record_id, _ in wanted]
-        looks = wait or self._head is None
+        looks = True
         try:
             with self._database.turn(wait=wait) as cursor:
-                head, self._head = self._head, None  # until it is certain what became of the transaction
+                head, self._head = (None if wait else self._head), None  # until it is certain what came of it
+                looks = head is None
                 known = self._stored(cursor, ids) if looks else self._remembered(ids)
-                if looks or head is None:
-                    head = self._journaled_head(cursor)
-                chain = _Chain(self.writer, *head, self._clock)
+                chain = _Chain(self.writer, *(head or self._journaled_head(cursor)), self._clock)
                 for wanted in requests:
                     try:
                         new = _new(wanted, known)
@@ -116,16 +116,21 @@ class Journal:
                         continue
                     known |= {entry[1]: chain.link(*entry) for entry in new}
                     answers.append([known[record_id] for _, record_id, _ in wanted])
-                seen = self._anchored(cursor, chain, last)
+                written = len(chain.records)
+                seen = self._anchored(cursor, chain) if last or self._anchor_due(written) else None
                 if chain.records:
                     cursor.executemany(self._insert, chain.records)
         except Taken as error:
             if looks:
                 raise
             raise WouldWait from error
+        # Only now is it there: nothing of this is known before.
         self._head = chain.sequence, chain.previous
         self._remember(known)
-        self._seen |= seen
+        self._unanchored += written
+        if seen is not None:
+            self._unanchored, self._anchor_after = 0, time.monotonic() + ANCHOR_SECONDS
+            self._seen |= seen
         return answers
 
     def _remembered(self, record_ids: Sequence[str]) -> dict[str, Record]:
@@ -158,13 +163,13 @@ class Journal:
         found: tuple[int, str] | None = cursor.fetchone()
         return (0, GENESIS) if found is None else found
 
-    def _anchored(self, cursor: DBAPICursor, chain: _Chain, last: bool) -> dict[str, Seen]:
-        """Link a record of the others' heads to `chain` where one is due; the heads that it holds."""
-        self._unanchored += len(chain.records)
-        late = bool(chain.records) and time.monotonic() >= self._anchor_after
-        if not (last or late or self._unanchored >= ANCHOR_RECORDS):
-            return {}
-        self._unanchored, self._anchor_after = 0, time.monotonic() + ANCHOR_SECONDS
+    def _anchor_due(self, written: int) -> bool:
+        """Whether others' heads are to be journaled with so many records that are being written."""
+        late = written > 0 and time.monotonic() >= self._anchor_after
+        return late or self._unanchored + written >= ANCHOR_RECORDS
+
+    def _anchored(self, cursor: DBAPICursor, chain: _Chain) -> dict[str, Seen]:
+        """Link a record of the others' heads to `chain`, where there are new ones; those that it holds."""
         said = anchor(heads(cursor), self._seen, self.writer)
         if said is None:
             return {}

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.guardrails import LARGEST_SIZE, NONE, TIERS, Account, Limits, allowed, bound
-from envs.observation import observe, review_window, session_left
+from envs.observation import observe, review_left
 from envs.rewards import net_r, utility
 from features.pipeline import FeaturePipeline
 from features.spec import FEATURE_NAMES, WARMUP
@@ -105,8 +105,8 @@ def answered(
     limits = Limits(base_risk=meta.base_risk)
     room = np.full(len(table), LARGEST_SIZE)
     fresh = Account(*(np.full(len(table), value) for value in (1.0, 1.0, 0.0, 0.0, 0.0)))
-    _, elapsed = review_window(table.time, meta.session_days)
-    observation = observe(table.market, fresh, room, limits, session_left(elapsed, meta.session_days))
+    left = review_left(table.time, meta.session_days)
+    observation = observe(table.market, fresh, room, limits, left)
     situation = table.situation(slice(None), observation, allowed(room, limits), room)
     policy = bundle.policy()
     no_rule = np.full(len(table), NONE, dtype=np.int8)

@@ -182,12 +182,12 @@ class SizingDesk(Desk):
 
         Unavailable where they cannot be journaled; without `wait`, WouldWait where they cannot be at once.
         """
-        if drafts:
-            self.write(_entries([draft.sized for draft in drafts]), wait=wait)
-        answers = [draft.sized.answer for draft in drafts]
-        sizes = zip(drafts, answers, strict=True)
-        self.telemetry.sized("one", [(draft.started, [(draft.account_id, size)]) for draft, size in sizes])
-        return answers
+        if not drafts:
+            return []
+        self.write(_entries([draft.sized for draft in drafts]), wait=wait)
+        sizes = [(draft.started, [(draft.account_id, draft.sized.answer)]) for draft in drafts]
+        self.telemetry.sized("one", sizes)
+        return [draft.sized.answer for draft in drafts]
 
     def decide_all(self, batch: SizingBatch) -> list[dict[str, Any]]:
         """The answers to all requests, already journaled in one transaction: all of them or none.

@@ -9,7 +9,6 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any, Final, Literal, Protocol
 
 SECONDS: Final = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
@@ -17,8 +16,6 @@ SECONDS: Final = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 LOGGED: Final = (
     "decision_id", "symbol", "side", "action", "multiplier", "rule_cap", "binding_rule", "source",
 )  # fmt: skip
-
-_GET_LOGGED: Final = itemgetter(*LOGGED)
 
 Labels = tuple[str, ...]
 Line = dict[str, Any]
@@ -136,7 +133,7 @@ class Telemetry:
         """What began at `started` (time.perf_counter) is done."""
         self._note(_took, metric, labels, time.perf_counter() - started)
 
-    def sized(self, request: str, asked: Iterable[tuple[float, Iterable[Size]]]) -> None:
+    def sized(self, request: str, asked: Sequence[tuple[float, Sequence[Size]]]) -> None:
         """Sizes that are about to be answered: of each request when it began, see `took`, and its sizes."""
         self._note(_sized, time.time(), time.perf_counter(), request, asked)
 
@@ -186,7 +183,7 @@ def _refused(told: _Told, moment: float, code: int, field: str) -> None:
 
 
 def _sized(
-    told: _Told, moment: float, now: float, request: str, asked: Iterable[tuple[float, Iterable[Size]]]
+    told: _Told, moment: float, now: float, request: str, asked: Sequence[tuple[float, Sequence[Size]]]
 ) -> None:
     for started, sizes in asked:
         seconds = now - started
@@ -195,7 +192,7 @@ def _sized(
         for account, size in sizes:
             told.counts[DECISIONS, (size["action"], size["binding_rule"], size["source"])] += 1
             bundle = size["bundle"]
-            line = dict(zip(LOGGED, _GET_LOGGED(size), strict=True))
+            line = {name: size[name] for name in LOGGED}
             line["account"] = _nameless(account)
             line["bundle"] = None if bundle is None else bundle[:12]
             line["latency_ms"] = latency_ms

@@ -63,7 +63,7 @@ def market() -> SizingMarket:
 
 
 def test_every_request_is_counted_as_answered_or_failed(port: int) -> None:
-    served = load(Target(port, "/"), [b"1", b"2", b"3", b"4"], 2, lambda: True, least=30)
+    served = load(Target(port, "/"), itertools.cycle([b"1", b"2", b"3", b"4"]), 2, lambda: True, least=30)
     assert (len(served.latencies), served.failed) == (40, 20)
     assert len(Counts.bodies) == 60
     assert set(Counts.bodies) == {b"1", b"2", b"3", b"4"}
@@ -71,12 +71,12 @@ def test_every_request_is_counted_as_answered_or_failed(port: int) -> None:
 
 
 def test_a_server_that_hangs_up_is_a_failure_and_is_asked_again(port: int) -> None:
-    served = load(Target(port, "/hangs-up"), [b"1"], 1, lambda: True, least=5)
+    served = load(Target(port, "/hangs-up"), itertools.repeat(b"1"), 1, lambda: True, least=5)
     assert (len(served.latencies), served.failed) == (0, 5)
 
 
 def test_load_ends_with_its_time(port: int) -> None:
-    assert len(load_for(Target(port, "/"), [b"1"], 3, 0.0).latencies) == 2  # one each, the third is a 503
+    assert len(load_for(Target(port, "/"), itertools.repeat(b"1"), 3, 0.0).latencies) == 2  # one each, the third is a 503
 
 
 def test_ratios_are_those_of_one_round_and_the_most_is_that_of_any_number_of_clients(
@@ -88,13 +88,13 @@ def test_ratios_are_those_of_one_round_and_the_most_is_that_of_any_number_of_cli
     }
     coming = {count: {name: iter(each) for name, each in of.items()} for count, of in rates.items()}
 
-    def answered(target: Target, bodies: list[bytes], clients: int, seconds: float) -> Served:
+    def answered(target: Target, bodies: Iterator[bytes], clients: int, seconds: float) -> Served:
         if clients == 1:
             return Served(1.0, [{"sizing": 0.003, "empty": 0.001, "uvicorn": 0.002}[target.path]] * 3, 0)
         return Served(1.0, [0.0] * next(coming[clients][target.path]), 1)
 
     monkeypatch.setattr(serving, "load_for", answered)
-    figures = serving.compared({name: Target(0, name) for name in rates[8]}, [b""], [8, 64], 3, 1.0)
+    figures = serving.compared({name: Target(0, name) for name in rates[8]}, itertools.repeat(b""), [8, 64], 3, 1.0)
     assert figures["sizing_vs_empty"] == {8: 0.75, 64: 2.0}
     assert figures["most_vs_empty"] == 60 / 40
     assert figures["most_vs_uvicorn"] == 60 / 15
@@ -135,6 +135,10 @@ def test_the_market_has_a_bundle_that_opens_and_requests_that_are_sound(
     bodies = market.requests(300)
     SizingBatch.model_validate({"requests": bodies})
     assert len({json.dumps(body["signal"]) for body in bodies}) == 300
+    endless = [json.loads(body) for body in itertools.islice(market.bodies(), 1_200)]
+    assert endless[:300] == bodies
+    assert len({json.dumps(body["signal"]) for body in endless}) == 1_200
+    SizingBatch.model_validate({"requests": endless[-100:]})
 
 
 def test_in_process_figures_are_there_and_the_batches_journaled(market: SizingMarket, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import journal.store
 from journal.chain import Finding
+from journal.group import WouldWait
 from journal.schema import GENESIS, chained_hash
 from journal.store import Journal
 from market.errors import InputError
@@ -219,3 +220,21 @@ def test_a_damaged_file_never_passes_for_whole(tmp_path, whole):
         if not faults:
             assert table(file) == content
     assert outcomes == {"refused", "found", "unharmed"}
+
+
+def test_an_anchor_that_went_with_its_transaction_is_still_due(tmp_path, monkeypatch):
+    """Every hour two writers meet in one signal: the second is not let in at once, and looks."""
+    now = [1_000.0]
+    monkeypatch.setattr("journal.store.time.monotonic", lambda: now[0])
+    url = f"sqlite:///{tmp_path / 'journal.db'}"
+    with closing(Journal(url, "a")) as first, closing(Journal(url, "b")) as second:
+        first.append("decision", "a", {})
+        second.append("decision", "b", {})
+        for hour in range(5):
+            now[0] += 3_600.0
+            first.append_many([("signal", f"s{hour}", {}), ("decision", f"a{hour}", {})])
+            shared = [("signal", f"s{hour}", {}), ("decision", f"b{hour}", {})]
+            with pytest.raises(WouldWait):
+                second.append_many(shared, wait=False)
+            second.append_many(shared)
+            assert second.get(f"anchor-b-{2 * hour + 4}").kind == "anchor"

@@ -480,6 +480,9 @@ def test_an_old_record_is_known_again_once_it_was_looked_up(journal, monkeypatch
     assert journal.append("decision", "d1", {"size": 1}).sequence == 1
     assert at_once(journal, "d1", {"size": 1}).sequence == 1
     assert at_once(journal, "d5", {}).sequence == 5
+    assert at_once(journal, "d1", {"size": 1}).sequence == 1  # and of two the one that was asked for last
+    assert at_once(journal, "d6", {}).sequence == 6
+    assert at_once(journal, "d1", {"size": 1}).sequence == 1
 
 
 def test_what_is_taken_otherwise_is_refused_and_not_tried_for_ever(journal, tmp_path):
@@ -491,4 +494,6 @@ def test_what_is_taken_otherwise_is_refused_and_not_tried_for_ever(journal, tmp_
     with pytest.raises(InputError, match="nothing was written"):
         journal.append("decision", "d2", {})
     tamper(tmp_path, "DROP TRIGGER refuse")
-    assert journal.append("decision", "d2", {}).sequence == 2
+    assert journal.append("decision", "d3", {}).sequence == 2
+    assert at_once(journal, "d2", {}).sequence == 3, "what was refused is not known to be there"
+    assert journal.get("d2").sequence == 3
