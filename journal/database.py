@@ -9,7 +9,8 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -28,9 +29,12 @@ IMMEDIATE: Final = "immediate"  # of a connection: its next transaction writes
 SETTINGS: Final = (  # of every connection to SQLite
     # Ids are random, so that a batch changes a page of their index for each: with SQLite's own 1,000 pages
     # every large batch would wait for the disk to take in what was changed, and 2 MB hold no such index.
-    "wal_autocheckpoint=8000",  # pages of 4 kB, which the -wal file beside the database grows to
+    "wal_autocheckpoint=8000",  # pages of 4 kB, which the -wal file beside the database grows to at least
     "cache_size=-32768",  # kB
 )
+LARGEST_WAL: Final = 8_000  # pages, after which the -wal file is begun anew
+MOMENT_MS: Final = 20
+TURNS: Final = 512  # that do not wait, after which its pages are copied into the database
 UNDEFINED_TABLE: Final = "42P01"  # as PostgreSQL says it
 
 
@@ -60,6 +64,9 @@ class Database:
         self._place = self.engine.url.render_as_string(hide_password=True)
         self._tables, self._name, self._ready = tables, name, False
         self._kept: list[PoolProxiedConnection] = []  # that wait for nobody
+        self._turns = 0  # taken on those
+        self._copying = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._copied: Future[None] | None = None  # or is being copied just now
         driver = self.engine.dialect.loaded_dbapi
         self._errors = (SQLAlchemyError, driver.Error, OSError, UnicodeDecodeError)
         self._taken = driver.IntegrityError
@@ -115,6 +122,9 @@ class Database:
                     connection.close()
                 else:
                     self._kept.append(connection)
+                    self._turns += 1
+                    if self._turns % TURNS == 0:
+                        self._copied = self._copying.submit(self._checkpoint)
 
     def _at_once(self) -> PoolProxiedConnection:
         """A connection to SQLite that waits for nobody, and is kept: a pool's would cost a quarter more."""
@@ -122,8 +132,24 @@ class Database:
             return self._kept.pop()
         connection = self.engine.raw_connection()
         connection.detach()  # no other turn may get it, which would not wait either
-        connection.cursor().execute("PRAGMA busy_timeout=0")
+        for setting in ("busy_timeout=0", "wal_autocheckpoint=0"):
+            connection.cursor().execute(f"PRAGMA {setting}")
         return connection
+
+    def _checkpoint(self) -> None:
+        """Copy what turns that do not wait have written from the -wal file into the database.
+
+        SQLite would have one turn in many do it, which takes it tens of milliseconds. While writers go on there
+        is always something left to copy, so that the file would grow for ever: when it is large they wait for
+        the rest, but no longer than a moment for whoever still reads in it.
+        """
+        with suppress(*self._errors), closing(self.engine.raw_connection()) as connection:
+            connection.detach()  # it waits as no other does
+            cursor = connection.cursor()
+            cursor.execute(f"PRAGMA busy_timeout={MOMENT_MS}")
+            cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            if cursor.fetchone()[1] >= LARGEST_WAL:
+                cursor.execute("PRAGMA wal_checkpoint(RESTART)")
 
     def places(self, count: int) -> str:
         """So many values in a statement of a `turn`."""
@@ -145,6 +171,8 @@ class Database:
 
     def close(self) -> None:
         """Give the database connections back."""
+        if self._copied is not None:
+            self._copied.result()
         while self._kept:
             self._kept.pop().close()
         self.engine.dispose()
