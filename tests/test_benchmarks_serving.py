@@ -76,7 +76,9 @@ def test_a_server_that_hangs_up_is_a_failure_and_is_asked_again(port: int) -> No
 
 
 def test_load_ends_with_its_time(port: int) -> None:
-    assert len(load_for(Target(port, "/"), itertools.repeat(b"1"), 3, 0.0).latencies) == 2  # one each, the third is a 503
+    assert (
+        len(load_for(Target(port, "/"), itertools.repeat(b"1"), 3, 0.0).latencies) == 2
+    )  # one each, the third is a 503
 
 
 def test_ratios_are_those_of_one_round_and_the_most_is_that_of_any_number_of_clients(
@@ -94,7 +96,9 @@ def test_ratios_are_those_of_one_round_and_the_most_is_that_of_any_number_of_cli
         return Served(1.0, [0.0] * next(coming[clients][target.path]), 1)
 
     monkeypatch.setattr(serving, "load_for", answered)
-    figures = serving.compared({name: Target(0, name) for name in rates[8]}, itertools.repeat(b""), [8, 64], 3, 1.0)
+    figures = serving.compared(
+        {name: Target(0, name) for name in rates[8]}, itertools.repeat(b""), [8, 64], 3, 1.0
+    )
     assert figures["sizing_vs_empty"] == {8: 0.75, 64: 2.0}
     assert figures["most_vs_empty"] == 60 / 40
     assert figures["most_vs_uvicorn"] == 60 / 15
