@@ -47,11 +47,11 @@ class SizingMarket(NamedTuple):
             assert name
             parts.append((before, after))
 
-        def body(number: int) -> bytes:
+        def written(number: int) -> bytes:
             before, after = parts[number % BODIES]
             return b'%b"%b"%b' % (before, _name(number).encode(), after)
 
-        return map(body, itertools.count())
+        return map(written, itertools.count())
 
     def _request(self, number: int) -> dict[str, Any]:
         trades, row = self.trades, number % len(self.trades)

@@ -5,8 +5,9 @@ what else runs on the machine only ever adds to it. Over HTTP the endpoints are 
 the other, by one client and by more and more at once, until a deployment of two replicas lets no more in;
 figures are medians over rounds of what one round says of both: `/sizing` journals every decision, `/empty`
 does nothing, each on `--replicas` of the same Serve; the third is the application of /sizing under uvicorn
-alone, in one process. No signal is asked about twice. What an endpoint can take is the most that it answers at any number of clients. Clients
-and servers share the machine. Everything listens on loopback and is stopped.
+alone, in one process. No signal is asked about twice. What an endpoint can take is the most that it answers
+at any number of clients. Clients and servers share the machine. Everything listens on loopback and is
+stopped.
 """
 
 import argparse

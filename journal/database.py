@@ -139,8 +139,8 @@ class Database:
     def _checkpoint(self) -> None:
         """Copy what turns that do not wait have written from the -wal file into the database.
 
-        SQLite would have one turn in many do it, which takes it tens of milliseconds. While writers go on there
-        is always something left to copy, so that the file would grow for ever: when it is large they wait for
+        SQLite would have one turn in many do it, which takes it tens of milliseconds. While writers go on
+        something is always left to copy, so that the file would grow for ever: when it is large they wait for
         the rest, but no longer than a moment for whoever still reads in it.
         """
         with suppress(*self._errors), closing(self.engine.raw_connection()) as connection:
@@ -148,7 +148,8 @@ class Database:
             cursor = connection.cursor()
             cursor.execute(f"PRAGMA busy_timeout={MOMENT_MS}")
             cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            if cursor.fetchone()[1] >= LARGEST_WAL:
+            _, pages, _ = cursor.fetchone() or (0, 0, 0)
+            if pages >= LARGEST_WAL:
                 cursor.execute("PRAGMA wal_checkpoint(RESTART)")
 
     def places(self, count: int) -> str:

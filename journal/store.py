@@ -48,8 +48,8 @@ class Journal:
     A record is durable, as `Database` says, before `append` returns. The file and its table are made by the
     first append, never by a reader. Threads may share a Journal: what they append at once is one transaction.
     With its first record, then every `ANCHOR_SECONDS` or `ANCHOR_RECORDS` and when it is closed, a writer
-    also journals where the others stand. While one is open, no copy may be put in the database's place: what a
-    writer knows to be journaled it does not look up each time. `clock` gives nanoseconds since 1970, UTC.
+    also journals where the others stand. While one is open no copy may be put in the database's place: what
+    it knows to be journaled it does not look up each time. `clock` gives nanoseconds since 1970, UTC.
     """
 
     def __init__(
