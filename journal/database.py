@@ -34,7 +34,7 @@ SETTINGS: Final = (  # of every connection to SQLite
 )
 LARGEST_WAL: Final = 8_000  # pages, after which the -wal file is begun anew
 MOMENT_MS: Final = 20
-TURNS: Final = 512  # that do not wait, after which its pages are copied into the database
+ROWS: Final = 2_000  # of turns that do not wait, after which its pages are copied into the database
 UNDEFINED_TABLE: Final = "42P01"  # as PostgreSQL says it
 
 
@@ -64,7 +64,7 @@ class Database:
         self._place = self.engine.url.render_as_string(hide_password=True)
         self._tables, self._name, self._ready = tables, name, False
         self._kept: list[PoolProxiedConnection] = []  # that wait for nobody
-        self._turns = 0  # taken on those
+        self._rows = 0  # that one of them had written when what they write was last copied
         self._copying = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._copied: Future[None] | None = None  # or is being copied just now
         driver = self.engine.dialect.loaded_dbapi
@@ -121,10 +121,7 @@ class Database:
                 if wait:
                     connection.close()
                 else:
-                    self._kept.append(connection)
-                    self._turns += 1
-                    if self._turns % TURNS == 0:
-                        self._copied = self._copying.submit(self._checkpoint)
+                    self._keep(connection)
 
     def _at_once(self) -> PoolProxiedConnection:
         """A connection to SQLite that waits for nobody, and is kept: a pool's would cost a quarter more."""
@@ -135,6 +132,15 @@ class Database:
         for setting in ("busy_timeout=0", "wal_autocheckpoint=0"):
             connection.cursor().execute(f"PRAGMA {setting}")
         return connection
+
+    def _keep(self, connection: PoolProxiedConnection) -> None:
+        """Keep such a connection for the next turn."""
+        self._kept.append(connection)
+        driver = connection.dbapi_connection
+        assert isinstance(driver, sqlite3.Connection)
+        if driver.total_changes - self._rows >= ROWS:
+            self._rows = driver.total_changes
+            self._copied = self._copying.submit(self._checkpoint)
 
     def _checkpoint(self) -> None:
         """Copy what turns that do not wait have written from the -wal file into the database.

@@ -29,7 +29,7 @@ def test_those_who_open_a_new_file_at_once_all_wait_for_its_wal_mode(tmp_path):
 
 def test_who_does_not_wait_leaves_it_to_another_thread_to_empty_the_wal_file(tmp_path, monkeypatch):
     """SQLite's own checkpoint would come in the turn that filled the file, and take it long."""
-    monkeypatch.setattr("journal.database.TURNS", 10)
+    monkeypatch.setattr("journal.database.ROWS", 10)
     monkeypatch.setattr("journal.database.LARGEST_WAL", 40)
     file, threads = tmp_path / "journal" / "journal.db", set()
     database = Database(f"sqlite:///{file}", metadata, "journal")
@@ -57,7 +57,7 @@ def test_who_does_not_wait_leaves_it_to_another_thread_to_empty_the_wal_file(tmp
 
 
 def test_a_reader_who_takes_long_holds_no_writer_up_where_the_wal_file_is_emptied(tmp_path, monkeypatch):
-    monkeypatch.setattr("journal.database.TURNS", 1)
+    monkeypatch.setattr("journal.database.ROWS", 1)
     monkeypatch.setattr("journal.database.LARGEST_WAL", 1)
     file = tmp_path / "journal" / "journal.db"
     database = Database(f"sqlite:///{file}", metadata, "journal")
