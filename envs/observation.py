@@ -156,16 +156,7 @@ def _session_left(elapsed: Floats, whole: float) -> None:
 
 def review_left(time: npt.NDArray[np.int64], days: float) -> Floats:
     """`session_left` of the operator's review window at each `time`, float64[N]; see `review_window`."""
-    left = np.empty(len(time))
-    _review_left(time, _nanoseconds(days), days * NANOSECONDS_PER_DAY, left)
-    return left
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _review_left(time: npt.NDArray[np.int64], window: int, whole: float, left: Floats) -> None:
-    """Fill in `left`."""
-    for i in range(len(time)):
-        left[i] = _share(1.0 - (time[i] % window) / whole)
+    return session_left(time % _nanoseconds(days), days)
 
 
 def review_window(

@@ -26,13 +26,13 @@ from market.errors import InputError, first_line
 BUSY_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 10
 IMMEDIATE: Final = "immediate"  # of a connection: its next transaction writes
+LARGEST_WAL: Final = 8_000  # pages of 4 kB, after which the -wal file beside the database is begun anew
 SETTINGS: Final = (  # of every connection to SQLite
     # Ids are random, so that a batch changes a page of their index for each: with SQLite's own 1,000 pages
     # every large batch would wait for the disk to take in what was changed, and 2 MB hold no such index.
-    "wal_autocheckpoint=8000",  # pages of 4 kB, which the -wal file beside the database grows to at least
+    f"wal_autocheckpoint={LARGEST_WAL}",
     "cache_size=-32768",  # kB
 )
-LARGEST_WAL: Final = 8_000  # pages, after which the -wal file is begun anew
 MOMENT_MS: Final = 20
 ROWS: Final = 2_000  # of turns that do not wait, after which its pages are copied into the database
 UNDEFINED_TABLE: Final = "42P01"  # as PostgreSQL says it
@@ -127,9 +127,13 @@ class Database:
         """A connection to SQLite that waits for nobody, and is kept: a pool's would cost a quarter more."""
         with suppress(IndexError):
             return self._kept.pop()
+        return self._apart("busy_timeout=0", "wal_autocheckpoint=0")
+
+    def _apart(self, *settings: str) -> PoolProxiedConnection:
+        """A connection to SQLite that no other turn gets, because it has settings of its own."""
         connection = self.engine.raw_connection()
-        connection.detach()  # no other turn may get it, which would not wait either
-        for setting in ("busy_timeout=0", "wal_autocheckpoint=0"):
+        connection.detach()
+        for setting in settings:
             connection.cursor().execute(f"PRAGMA {setting}")
         return connection
 
@@ -149,10 +153,8 @@ class Database:
         something is always left to copy, so that the file would grow for ever: when it is large they wait for
         the rest, but no longer than a moment for whoever still reads in it.
         """
-        with suppress(*self._errors), closing(self.engine.raw_connection()) as connection:
-            connection.detach()  # it waits as no other does
+        with suppress(*self._errors), closing(self._apart(f"busy_timeout={MOMENT_MS}")) as connection:
             cursor = connection.cursor()
-            cursor.execute(f"PRAGMA busy_timeout={MOMENT_MS}")
             cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
             _, pages, _ = cursor.fetchone() or (0, 0, 0)
             if pages >= LARGEST_WAL:
@@ -171,9 +173,8 @@ class Database:
             driver_error = getattr(error, "orig", None) or error
             if getattr(driver_error, "sqlstate", None) == UNDEFINED_TABLE or self._unborn(driver_error):
                 raise NothingWritten(self._name, self._place, self._nothing) from error
-            cause, kind = first_line(driver_error), InputError
-            if isinstance(driver_error, self._taken):
-                kind = Taken
+            cause = first_line(driver_error)
+            kind = Taken if isinstance(driver_error, self._taken) else InputError
             raise kind(self._name, self._place, f"{_mend(cause, self._name)} ({cause})") from error
 
     def close(self) -> None:

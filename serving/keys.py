@@ -51,7 +51,6 @@ class Keys:
 
     def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
         self._file = home / KEYS_FILE
-        self._place = str(self._file)
         hashes = [
             text.strip().lower() for text in environment.get(KEYS_VARIABLE, "").split(",") if text.strip()
         ]
@@ -77,7 +76,7 @@ class Keys:
 
     def _refresh(self) -> None:
         try:
-            status = os.stat(self._place)  # a Path would take longer
+            status = os.stat(self._file)
         except FileNotFoundError:
             self._version, self._from_file = None, ()
             return

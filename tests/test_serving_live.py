@@ -214,9 +214,8 @@ def test_known_requests_are_found_in_the_metrics(client: httpx.Client, server: S
     client.post("/sizing/batch", json={"requests": [request()] * 5})
     client.post("/sizing", json={})
     client.post("/sizing", content="{")
-    with suppress(
-        httpx.RemoteProtocolError
-    ):  # refused before all is sent: the answer may be lost with the rest
+    # Refused before all is sent: the answer may be lost with the rest.
+    with suppress(httpx.RemoteProtocolError):
         client.post("/sizing", content=b"x" * 3_000_000)
     client.post("/features", json={"bars": bar_rows(100)})
     client.post("/features", json={"bars": bar_rows(150)})
