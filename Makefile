@@ -74,8 +74,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.created
 	@$(INSTALL) torch==2.13.0
 	@$(INSTALL) --editable .
 	@$(PY) -c 'import torch; torch.version.cuda and print("warning: this is the CUDA build of PyTorch", torch.__version__)'
-	@echo "compiling the feature kernel into its cache"
-	@$(PY) -c 'from features.kernel import warm; warm()'
+	@echo "compiling the arithmetic of features and sizes into its cache"
+	@$(PY) -c 'from features import kernel; from serving import position_sizer; kernel.warm(); position_sizer.warm()'
 	@touch $@
 
 $(VENV)/.developing: $(VENV)/.installed

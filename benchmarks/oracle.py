@@ -223,7 +223,7 @@ def believing(model: OutcomeModel, sizer: Sizer) -> Sizer:
 
     def size(situation: Situation) -> npt.NDArray[np.float64]:
         probability = model.probability(fields_of(situation.observation))
-        return sizer(replace(situation, probability=probability, outcome_r=model.outcome_r))
+        return sizer(situation._replace(probability=probability, outcome_r=model.outcome_r))
 
     return size
 

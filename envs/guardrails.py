@@ -178,7 +178,7 @@ def cap(account: AnyAccount, limits: AnyLimits) -> tuple[Floats, Codes]:
     """
     columns, rows = account_columns(account), as_rows(limits)
     largest, rule = np.empty(columns.shape[1]), np.empty(columns.shape[1], dtype=np.int8)
-    _cap(columns, rows, largest, rule)
+    fill_caps(columns, rows, largest, rule)
     return largest, rule
 
 
@@ -186,7 +186,7 @@ def allowed(cap: Floats, limits: AnyLimits) -> Bools:
     """The action mask, bool[N, 6]: a tier is legal when its size is within the cap; SKIP always is, unless
     the operator switched vetoes off and another tier is legal."""
     mask = np.empty((len(cap), len(SIZES)), dtype=np.bool_)
-    _allowed(cap, as_rows(limits), mask)
+    fill_masks(cap, as_rows(limits), mask)
     return mask
 
 
@@ -237,7 +237,7 @@ def bound(
     if len(size) != count:
         size = np.full(count, size)
     binding = np.empty(count, dtype=np.int8)
-    _bound(size, _flags(out_of_distribution), largest, cap_rule, as_rows(limits), _flags(snap), binding)
+    fill_bounds(size, _flags(out_of_distribution), largest, cap_rule, as_rows(limits), _flags(snap), binding)
     return Bounded(size, binding)
 
 
@@ -246,7 +246,7 @@ def _flags(given: npt.ArrayLike) -> Bools:
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _cap(accounts: Floats, limits: Floats, largest: Floats, rule: Codes) -> None:
+def fill_caps(accounts: Floats, limits: Floats, largest: Floats, rule: Codes) -> None:
     """Fill in `largest` and `rule`."""
     for i in range(len(largest)):
         equity, peak = accounts[0, i], accounts[1, i]
@@ -281,7 +281,7 @@ def _cap(accounts: Floats, limits: Floats, largest: Floats, rule: Codes) -> None
 
 
 @numba.njit(cache=True, nogil=True)
-def _allowed(cap: Floats, limits: Floats, mask: Bools) -> None:
+def fill_masks(cap: Floats, limits: Floats, mask: Bools) -> None:
     """Fill in `mask`."""
     for i in range(len(cap)):
         for tier in range(len(SIZES)):
@@ -291,7 +291,7 @@ def _allowed(cap: Floats, limits: Floats, mask: Bools) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _bound(
+def fill_bounds(
     size: Floats,
     strange: Bools,
     largest: Floats,
@@ -318,21 +318,21 @@ def _bound(
             own, rule = most, most_rule
         if is_strange and not snaps:
             # The rule alone would have been floored to a tier: a size between two may not lie above that one.
-            by_rule = SIZES[_tier_below(min(standard, most))]
+            by_rule = SIZES[tier_below(min(standard, most))]
             if own > by_rule:
                 own, rule = by_rule, (rule if capped else OUT_OF_DISTRIBUTION)
-        size[i], binding[i] = SIZES[_tier_below(own)] if snaps else own, rule
+        size[i], binding[i] = SIZES[tier_below(own)] if snaps else own, rule
 
 
 @numba.njit(cache=True, nogil=True)
 def _floor_to_tier(multiplier: Floats, tier: npt.NDArray[np.int64]) -> None:
     """Fill in `tier`."""
     for i in range(len(multiplier)):
-        tier[i] = _tier_below(multiplier[i])
+        tier[i] = tier_below(multiplier[i])
 
 
 @numba.njit(cache=True, nogil=True)
-def _tier_below(size: float) -> int:
+def tier_below(size: float) -> int:
     """The index of the largest of SIZES at or below `size`; 0 below all of them, and of what is no number."""
     below = 0
     for tier in range(1, len(SIZES)):

@@ -3,8 +3,7 @@
 Knows nothing of where its parts come from. docs/observation.md gives each field's window and source.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 import numba
 import numpy as np
@@ -50,8 +49,7 @@ MARKET_COLUMNS: Final = (
 CAP_COLUMN: Final = OBSERVATION_FIELDS.index("max_position_pct")
 
 
-@dataclass(frozen=True)
-class Situation:
+class Situation(NamedTuple):
     """All that a policy may look at, for N accounts with one pending signal each."""
 
     observation: npt.NDArray[np.float32]  # [N, 12]
@@ -67,6 +65,13 @@ class Situation:
     k: float  # Kelly divisor of the utility
     base_risk: float
 
+    def take(self, rows: slice) -> Self:
+        """Some of them."""
+        return self._replace(**{name: getattr(self, name)[rows] for name in _OF_EACH})
+
+
+_OF_EACH: Final = set(Situation._fields) - {"outcome_r", "k", "base_risk"}
+
 
 def market_observation(
     signal_fields: Floats, confidence: Floats, win_rate: Floats
@@ -78,12 +83,12 @@ def market_observation(
     among settled signals.
     """
     rows = np.zeros((len(signal_fields), len(OBSERVATION_FIELDS)), dtype=np.float32)
-    _market_observation(signal_fields, confidence, win_rate, rows)
+    fill_market_columns(signal_fields, confidence, win_rate, rows)
     return rows
 
 
 @numba.njit(cache=True, nogil=True)
-def _market_observation(
+def fill_market_columns(
     signal_fields: Floats, confidence: Floats, win_rate: Floats, rows: npt.NDArray[np.float32]
 ) -> None:
     """Fill in the market's columns."""
@@ -105,12 +110,12 @@ def observe(
     """
     rows = market.copy()
     left = np.asarray(session_left, dtype=np.float64).reshape(-1)
-    _observe(rows, account_columns(account), as_rows(limits), cap, left)
+    fill_account_columns(rows, account_columns(account), as_rows(limits), cap, left)
     return rows
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _observe(
+def fill_account_columns(
     rows: npt.NDArray[np.float32], accounts: Floats, limits: Floats, cap: Floats, session_left: Floats
 ) -> None:
     """Fill in the account's columns; of what has fewer rows, they are taken in turn."""
@@ -143,12 +148,12 @@ def _share(value: float) -> float:
 def session_left(elapsed: npt.ArrayLike, days: float) -> Floats:
     """Share of a session of `days` still to come, in [0, 1], `elapsed` ns after its start."""
     left = np.array(elapsed, dtype=np.float64)
-    _session_left(left.reshape(-1), days * NANOSECONDS_PER_DAY)
+    fill_session_left(left.reshape(-1), days * NANOSECONDS_PER_DAY)
     return left
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _session_left(elapsed: Floats, whole: float) -> None:
+def fill_session_left(elapsed: Floats, whole: float) -> None:
     """Turn what has passed of a session into what is left of it."""
     for i in range(len(elapsed)):
         elapsed[i] = _share(1.0 - elapsed[i] / whole)
@@ -157,6 +162,11 @@ def _session_left(elapsed: Floats, whole: float) -> None:
 def review_left(time: npt.NDArray[np.int64], days: float) -> Floats:
     """`session_left` of the operator's review window at each `time`, float64[N]; see `review_window`."""
     return session_left(time % _nanoseconds(days), days)
+
+
+def since_review(time: int, days: float) -> int:
+    """How long the operator's review window at `time` has lasted, all in ns; see `review_window`."""
+    return time % _nanoseconds(days)
 
 
 def review_window(

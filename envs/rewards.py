@@ -51,12 +51,12 @@ def win_chance(probability: Floats, outcome_r: Floats, cost_r: Floats) -> Floats
     float64[N], impact at 1x included.
     """
     chance = np.empty(len(probability))
-    _win_chance(probability, _by_row(outcome_r, probability), cost_r, chance)
+    fill_win_chances(probability, _by_row(outcome_r, probability), cost_r, chance)
     return chance
 
 
 @numba.njit(cache=True, nogil=True)
-def _win_chance(probability: Floats, gross_r: Floats, cost_r: Floats, chance: Floats) -> None:
+def fill_win_chances(probability: Floats, gross_r: Floats, cost_r: Floats, chance: Floats) -> None:
     """Fill in `chance`; of what has fewer rows, they are taken in turn."""
     for row in range(len(probability)):
         gross, total = gross_r[row % len(gross_r)], 0.0
@@ -101,12 +101,12 @@ def expected_utility(
     expected = np.empty((len(probability), multiplier.shape[1]))
     scale = np.asarray(k * base_risk, dtype=np.float64).reshape(-1)
     gross_r = _by_row(outcome_r, probability)
-    _expected_utility(multiplier, probability, gross_r, cost_r, impact_r, scale, expected)
+    fill_expected_utilities(multiplier, probability, gross_r, cost_r, impact_r, scale, expected)
     return expected
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _expected_utility(
+def fill_expected_utilities(
     multiplier: Floats,
     probability: Floats,
     gross_r: Floats,

@@ -8,7 +8,7 @@ order; w, the weight of a decision: 1 / propensity where the candidate takes wha
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import nan
 from typing import Final, NamedTuple
 
@@ -182,7 +182,7 @@ def _answer(bundle: PolicyBundle, table: SignalTable, row: int, decision: Decisi
     observation = observe(market, account, largest, limits, left)
     seen = table.situation(at, observation, allowed(largest, limits), largest)
     # Served, it is told nothing of what the signals before have come to.
-    situation = replace(seen, settled_kelly=np.array([nan]), settled_optimal=np.array([nan]))
+    situation = seen._replace(settled_kelly=np.array([nan]), settled_optimal=np.array([nan]))
     strange = table.out_of_distribution[at]
     proposed = policy.size(situation)
     return float(

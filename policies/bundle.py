@@ -25,7 +25,7 @@ from safetensors.numpy import save as save_tensors
 from envs.guardrails import Limits, allowed, bound
 from envs.observation import OBSERVATION_FIELDS, Situation
 from envs.signal_table import SignalTable, trades_table
-from features.spec import fingerprint
+from features.spec import FEATURE_NAMES, fingerprint
 from market.errors import InputError
 from market.storage import storage
 from policies.baselines import PlugIn
@@ -121,7 +121,11 @@ class PolicyBundle:
     fine_tune: Network | None = None  # None where the tiers are served alone
 
     def __post_init__(self) -> None:
-        """Raises ValueError where network and meta do not say the same of the fine-tune."""
+        """Raises ValueError where network and meta do not say the same of the fine-tune, or where the support
+        is not of all features.
+        """
+        if len(self.support.mean) != len(FEATURE_NAMES):
+            raise ValueError(f"it has seen {len(self.support.mean)} features, not {len(FEATURE_NAMES)}")
         served = self.meta.fine_tune is not None and self.meta.fine_tune.served
         if served != (self.fine_tune is not None) or (served and self.network is None):
             raise ValueError("a fine-tune is served with its band, its network and that of its tiers, or not")

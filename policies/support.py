@@ -52,7 +52,7 @@ class Support:
     def distance(self, rows: Floats) -> Floats:
         """Distance of each row, float64[N]; a non-finite row is infinitely far."""
         distance = np.empty(len(rows))
-        _distances(np.ascontiguousarray(rows), self.mean, self.scale, self.precision, distance)
+        fill_distances(np.ascontiguousarray(rows), self.mean, self.scale, self.precision, distance)
         return distance
 
     def outside(self, rows: Floats) -> npt.NDArray[np.bool_]:
@@ -61,7 +61,7 @@ class Support:
 
 
 @numba.njit(cache=True, nogil=True)
-def _distances(rows: Floats, mean: Floats, scale: Floats, precision: Floats, distance: Floats) -> None:
+def fill_distances(rows: Floats, mean: Floats, scale: Floats, precision: Floats, distance: Floats) -> None:
     """Fill in `distance`."""
     weighed = np.empty(len(mean))
     for row in range(len(rows)):

@@ -14,14 +14,10 @@ from math import nan
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 
 from envs.guardrails import Limits, TighterLimits, limit_rows
 from market.errors import ConfigError, first_line
-
-Floats = npt.NDArray[np.float64]
 
 FOLDER: Final = "limits"
 DEFAULT: Final = "default"
@@ -44,21 +40,20 @@ class OperatorLimits:
         text = json.dumps(limits.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return cls(limits, source, hashlib.sha256(text.encode()).hexdigest())
 
-    def numbers(self, tighter: TighterLimits | None) -> Floats:
-        """These limits with what is stricter in `tighter`, float64[9] as `limit_rows` gives them; UNUSABLE
+    def numbers(self, tighter: TighterLimits | None) -> tuple[float, ...]:
+        """These limits with what is stricter in `tighter`, nine numbers as `limit_rows` gives them; UNUSABLE
         where there are none."""
         if tighter is None or self.limits is None:
             return self._own
         return _numbers(self.limits.tightened(tighter))
 
     @cached_property
-    def _own(self) -> Floats:
+    def _own(self) -> tuple[float, ...]:
         return _numbers(UNUSABLE if self.limits is None else self.limits)
 
 
-def _numbers(limits: Limits) -> Floats:
-    numbers: Floats = limit_rows([limits])[0]
-    return numbers
+def _numbers(limits: Limits) -> tuple[float, ...]:
+    return tuple(limit_rows([limits])[0].tolist())
 
 
 BUILT_IN: Final = "built-in defaults"

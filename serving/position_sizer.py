@@ -5,40 +5,28 @@ is sized by itself, whatever others are sized with it. Whatever the features hol
 the size lies in [0, cap]; where the model has no valid say, the rule's STANDARD stands in for it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from math import inf, isfinite, nan
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from envs.guardrails import (
-    BASE_RISK,
-    INVALID_ACCOUNT,
-    INVALID_LIMITS,
-    NONE,
-    RULES,
-    SIZES,
-    STANDARD,
-    TIERS,
-    Account,
-    Codes,
-    Limits,
-    TighterLimits,
-    allowed,
-    bound,
-    cap,
-    floor_to_tier,
-)
-from envs.observation import OBSERVATION_FIELDS
+from envs.account import NANOSECONDS_PER_DAY
+from envs.guardrails import BASE_RISK, NONE, RULES, TIERS, Account, Limits, TighterLimits
+from envs.observation import OBSERVATION_FIELDS, Situation, since_review
 from features.pipeline import FeaturePipeline
 from features.spec import FEATURE_NAMES, WARMUP
 from market.bars import Bars
 from market.errors import DataError, first_line
 from policies.bundle import PolicyBundle
 from policies.decision import ladder
-from serving.advice import Advice, Asked, advise, known_without_model, utilities
+from serving import arithmetic
+from serving.arithmetic import FAILED, FAULTS, SOUND, UNSERVED, Judged, Known, Near, Said, Seen, Worth
 from serving.limits_file import OperatorLimits
 from serving.schemas import Signal
+from signals.fields import POOLED, VolatilityRanks
+from signals.outcome_model import NOTHING_LEARNED
 from signals.outcomes import Costs
 
 Floats = npt.NDArray[np.float64]
@@ -46,6 +34,16 @@ Floats = npt.NDArray[np.float64]
 NO_MODEL: Final = "no model is served"
 NOT_USED: Final = ", not used: "  # between a model's status and why it has no say
 LONGEST_STATUS: Final = 60  # narratives print it
+DEFAULT_CONFIDENCE: Final = 0.5  # of a rule that states none, in training as here
+OF_THE_MODEL: Final = ("volatility_regime", "signal_confidence", "session_left")  # what it alone can tell
+NO_RANKS: Final = VolatilityRanks({POOLED: np.array([0.0, 1.0])})  # stand in where no bundle brings any
+COUNT: Final = len(FEATURE_NAMES)
+NOTHING_KNOWN: Final = Known(
+    tuple(NO_RANKS.curves),
+    tuple(NOTHING_LEARNED),
+    tuple(Worth(np.zeros((1, 0)), 0.0, 0.0, nan, np.ones(1))),
+    tuple(Near(np.zeros(COUNT), np.ones(COUNT), np.zeros((COUNT, COUNT)), inf)),
+)
 
 
 class Recommendation(NamedTuple):
@@ -80,22 +78,6 @@ def feature_row(market: Mapping[str, float] | Floats | Bars) -> Floats:
     return row
 
 
-class Fault(NamedTuple):
-    """Why a model that is served has no valid say."""
-
-    short: str
-    full: str
-
-
-NOTHING_TO_RISK: Final = Fault("nothing may be risked", "nothing may be risked")
-
-
-# What stands behind one size: what was wanted before the limits, the values of all six, whether the features
-# lie outside the training rows, the utility, and the observation. All but the observation are None where no
-# model has a valid say.
-Says = tuple[float | None, list[float] | None, bool | None, float | None, Mapping[str, float | None]]
-
-
 class Asking(NamedTuple):
     """What `PositionSizer.get_sizing_recommendation` is asked."""
 
@@ -119,7 +101,10 @@ class PositionSizer:
         self.bundle, self.status, self.digest = bundle, status, digest
         if bundle is not None:
             self._policy = bundle.policy()
-            self._costs = Costs(**bundle.meta.costs)
+        self._known = NOTHING_KNOWN if bundle is None else _known(bundle)
+        self._ranks = NO_RANKS if bundle is None else bundle.ranks
+        # What PPO's network says of the tiers are log odds, not utilities.
+        self._valued = bundle is not None and bundle.meta.algo != "ppo"
 
     def get_sizing_recommendation(
         self,
@@ -148,154 +133,193 @@ class PositionSizer:
             one.limits if isinstance(one.limits, OperatorLimits) else OperatorLimits.of(one.limits)
             for one in asking
         ]
-        limits = np.array(
-            [operator.numbers(one.tighter) for operator, one in zip(operators, asking, strict=True)]
-        )
-        account = np.array([one.account for one in asking], dtype=np.float64).T.copy()
-        largest, cap_rule = cap(account, limits)
-        asked = Asked(
-            [one.signal for one in asking],
-            np.array([feature_row(one.market) for one in asking]),
-            account,
-            limits,
-            largest,
-            allowed(largest, limits),
-            [one.win_rate_recent for one in asking],
-        )
-        faults: dict[int, Fault] = {}
-        consulted = self._consult(asked, cap_rule, faults)
-        # Three proposals each: what is answered, what the model would do without limits, and the rule.
-        count = len(asking)
-        proposals, strange = np.full((3, count), SIZES[STANDARD]), np.zeros((3, count), dtype=np.bool_)
-        snap = np.ones(count, dtype=np.bool_)
-        for rows, advice in consulted:
-            own = slice(None) if len(rows) == count else rows
-            proposals[0, own], proposals[1, own] = advice.proposed, advice.wanted
-            strange[0, own], snap[own] = advice.outside, self._policy.snaps
-        guarded = bound(
-            proposals.ravel(), largest, cap_rule, limits, snap=snap, out_of_distribution=strange.ravel()
-        )
-        multiplier = guarded.multiplier[:count]
-        tier, binding = floor_to_tier(guarded.multiplier).tolist(), guarded.binding.tolist()
+        rows = np.array(list(map(self._row, asking, operators)), dtype=np.float64)
+        market = np.array([feature_row(one.market) for one in asking])
+        curve = self._ranks.curve_of([one.signal.symbol for one in asking])
+        seen = arithmetic.look(self._known, rows, market, curve)
+        said, errors = self._say(seen)
+        snaps = self.bundle is not None and self._policy.snaps
+        judged = arithmetic.judge(self._known, rows, market, seen, said, snaps)
         columns = (
             asking,
             operators,
-            _says(asked, consulted, multiplier),
-            map(faults.get, range(count)),
-            multiplier.tolist(),
-            tier[:count],
-            tier[2 * count :],
-            binding[:count],
-            binding[count : 2 * count],
-            largest.tolist(),
-            cap_rule.tolist(),
-            asked.mask.tolist(),
-            limits[:, BASE_RISK].tolist(),
+            judged.tolist(),
+            seen.observation.tolist(),
+            said.values.tolist(),
+            said.wanted.tolist(),
+            seen.mask.tolist(),
+            seen.largest.tolist(),
+            seen.cap_rule.tolist(),
+            rows[:, arithmetic.ACCOUNTS + BASE_RISK].tolist(),
+            map(errors.get, range(len(asking))),
         )
         return list(map(self._recommendation, *columns))
 
-    def _consult(
-        self, asked: Asked, cap_rule: Codes, faults: dict[int, Fault]
-    ) -> list[tuple[list[int], Advice]]:
-        """What the model says, of which rows; why it has no valid say of the others goes into `faults`."""
-        if self.bundle is None:
-            return []
-        able = [rule not in (INVALID_ACCOUNT, INVALID_LIMITS) for rule in cap_rule.tolist()]
-        faults.update({row: NOTHING_TO_RISK for row, is_able in enumerate(able) if not is_able})
-        return self._advised(self.bundle, asked, [row for row, is_able in enumerate(able) if is_able], faults)
+    def _row(self, asking: Asking, operator: OperatorLimits) -> tuple[Any, ...]:
+        """What `arithmetic.look` takes of one signal, but for its features."""
+        signal, rate, elapsed = asking.signal, asking.win_rate_recent, nan
+        if self.bundle is not None:
+            meta = self.bundle.meta
+            elapsed = since_review(signal.time, meta.session_days)
+            rate = meta.prior_win_rate if rate is None else rate
+        return (
+            *asking.account,
+            *operator.numbers(asking.tighter),
+            signal.direction,
+            signal.price,
+            signal.price if signal.entry is None else signal.entry,
+            signal.stop,
+            signal.take_profit,
+            DEFAULT_CONFIDENCE if signal.confidence is None else signal.confidence,
+            nan if rate is None else rate,
+            elapsed,
+        )
 
-    def _advised(
-        self, bundle: PolicyBundle, asked: Asked, rows: list[int], faults: dict[int, Fault]
-    ) -> list[tuple[list[int], Advice]]:
-        """`_consult` of these rows."""
-        if not rows:
-            return []
+    def _say(self, seen: Seen) -> tuple[Said, dict[int, Exception]]:
+        """What the policy says of each row, and why it failed of some."""
+        if self.bundle is None:
+            return Said.nothing(len(seen.largest), UNSERVED), {}
+        return self._tried(_situation(self.bundle, seen))
+
+    def _tried(self, situation: Situation) -> tuple[Said, dict[int, Exception]]:
+        """Whatever a policy does wrong is its fault for no other row than the one that it is about."""
+        count = len(situation.cap)
         try:
-            advice = advise(bundle, self._policy, self._costs, asked.take(rows))
-        except Exception as error:  # rule-first: whatever a model does wrong, the rule answers
-            if len(rows) > 1:  # for none but the row that it is about
-                return [one for row in rows for one in self._advised(bundle, asked, [row], faults)]
-            kind = type(error).__name__
-            faults[rows[0]] = Fault(kind, f"{kind}: {first_line(error)}")
-            return []
-        unsound = {row: Fault(why, why) for row, why in zip(rows, advice.faults, strict=True) if why}
-        if not unsound:
-            return [(rows, advice)]
-        faults.update(unsound)
-        return self._advised(bundle, asked, [row for row in rows if row not in unsound], faults)
+            return self._ask(situation), {}
+        except Exception as error:  # rule-first: the rule answers
+            if count == 1:
+                return Said.nothing(1, FAILED), {0: error}
+        said, errors = Said.nothing(count, FAILED), dict[int, Exception]()
+        for row in range(count):
+            alone, failed = self._tried(situation.take(slice(row, row + 1)))
+            for column, value in zip(said, alone, strict=True):
+                column[row] = value[0]
+            if failed:
+                errors[row] = failed[0]
+        return said, errors
+
+    def _ask(self, situation: Situation) -> Said:
+        """What the policy says of a situation; ValueError for another shape than its own."""
+        count = len(situation.cap)
+        with np.errstate(all="ignore"):  # what overflows is caught as a number that is not finite
+            values = self._policy.values(situation)
+            wanted = proposed = self._policy.pick(values, situation)
+            if np.count_nonzero(situation.mask) < situation.mask.size:
+                wanted = self._policy.pick(values, situation._replace(mask=np.ones_like(situation.mask)))
+        sound = np.full(count, SOUND, dtype=np.int64)
+        said = Said(_floats(values), _floats(proposed), _floats(wanted), sound)
+        shapes = said.values.shape, said.proposed.shape, said.wanted.shape
+        if shapes != (situation.mask.shape, (count,), (count,)):
+            raise ValueError(f"the policy gives values and sizes of the shapes {shapes}")
+        return said
 
     def _recommendation(
         self,
         asking: Asking,
         operator: OperatorLimits,
-        says: Says,
-        fault: Fault | None,
-        multiplier: float,
-        tier: int,
-        rule_tier: int,
-        binding: int,
-        free_binding: int,  # of what the model would do without limits
+        numbers: list[float],
+        observation: list[float],
+        values: list[float],
+        wanted: float,
+        legal: list[bool],
         largest: float,
         cap_rule: int,
-        legal: list[bool],
         base_risk: float,
+        error: Exception | None,
     ) -> Recommendation:
         """One signal, and what the model and the guardrail made of it, in words."""
-        action, signal = TIERS[tier], asking.signal
-        status = self.status if fault is None else f"{self.status}{NOT_USED}{fault.short}"
+        multiplier, tier, rule_tier, binding, free_binding, fault, outside, utility = Judged(*numbers)
+        action, signal, status, why = TIERS[int(tier)], asking.signal, self.status, None
+        sound = fault == SOUND
+        seen: dict[str, float | None] = dict(zip(OBSERVATION_FIELDS, observation, strict=True))
+        if not sound:
+            seen = _without_model(seen, asking.win_rate_recent)
+            if fault != UNSERVED:
+                short = why = FAULTS[int(fault)]
+                if fault == FAILED and error is not None:
+                    short = type(error).__name__
+                    why = f"{short}: {first_line(error)}"
+                status = f"{status}{NOT_USED}{short}"
         if operator.limits is None:
             base_risk = 0.0
-        wanted, values, outside, utility, observation = says
         details = {
             "symbol": signal.symbol,
             "side": signal.side,
             "action": action,
             "multiplier": multiplier,
-            "proposed_multiplier": wanted,
-            "rule_tier": TIERS[rule_tier],
+            "proposed_multiplier": wanted if sound else None,
+            "rule_tier": TIERS[int(rule_tier)],
             "rule_cap": largest,
             # A policy that is shown what is legal asks for no more: what binds its free choice has bound it.
-            "binding_rule": RULES[binding if binding != NONE else free_binding],
-            "source": "rule" if wanted is None else "model",
+            "binding_rule": RULES[int(free_binding if binding == NONE else binding)],
+            "source": "model" if sound else "rule",
             "propensity": 1.0,  # every policy that a bundle can hold is deterministic
             "model_status": status[:LONGEST_STATUS],
-            "model_fault": None if fault is None else fault.full,
+            "model_fault": why,
             "base_risk": base_risk,
             "risk_fraction": multiplier * base_risk,
-            "observation": observation,
-            "ladder": ladder(values, legal, RULES[cap_rule]),
+            "observation": seen,
+            "ladder": ladder(values if sound and self._valued else None, legal, RULES[cap_rule]),
             "bundle": self.digest,
             "limits_source": operator.source,
             "limits_digest": operator.digest,
-            "out_of_distribution": outside,
-            "expected_utility": utility,
+            "out_of_distribution": outside == 1.0 if sound else None,
+            "expected_utility": utility if sound else None,
         }
         return Recommendation(action, multiplier, details)
 
 
-def _says(asked: Asked, consulted: list[tuple[list[int], Advice]], multiplier: Floats) -> list[Says]:
-    """What stands behind each size, once it is known."""
-    says: dict[int, Says] = {}
-    for rows, advice in consulted:
-        says.update(zip(rows, _by_model(advice, multiplier[rows]), strict=True))
-    rest = [row for row in range(len(multiplier)) if row not in says]
-    if rest:
-        says.update(zip(rest, _by_rule(asked.take(rest)), strict=True))
-    return [says[row] for row in range(len(multiplier))]
+def warm() -> None:
+    """Compile what sizes are made with, or load it from the disk: the first request would wait for it."""
+    rows = np.zeros((1, arithmetic.TOLD + 8)), np.zeros((1, COUNT))
+    seen = arithmetic.look(NOTHING_KNOWN, *rows, np.zeros(1, dtype=np.int64))
+    arithmetic.judge(NOTHING_KNOWN, *rows, seen, Said.nothing(1, UNSERVED), False)
 
 
-def _by_model(advice: Advice, multiplier: Floats) -> Iterator[Says]:
-    """What the model says of each signal."""
-    return zip(
-        advice.wanted.tolist(),
-        [None] * len(multiplier) if advice.values is None else advice.values.tolist(),
-        advice.outside.tolist(),
-        utilities(multiplier, advice.situation).tolist(),
-        [dict(zip(OBSERVATION_FIELDS, row, strict=True)) for row in advice.situation.observation.tolist()],
-        strict=True,
+def _known(bundle: PolicyBundle) -> Known:
+    """All that a bundle knows but for its policy."""
+    meta, model, near = bundle.meta, bundle.outcome_model, bundle.support
+    fixed_bps, impact_bps = Costs(**meta.costs).in_bps()
+    return Known(
+        tuple(bundle.ranks.curves),
+        tuple(model.answering),
+        tuple(
+            Worth(
+                model.outcome_r[None],
+                fixed_bps,
+                impact_bps,
+                meta.session_days * NANOSECONDS_PER_DAY,
+                np.array([meta.k * meta.base_risk]),
+            )
+        ),
+        tuple(Near(near.mean, near.scale, near.precision, near.limit)),
     )
 
 
-def _by_rule(asked: Asked) -> list[Says]:
-    """What is known of each signal that no model has a valid say of."""
-    return [(None, None, None, None, known) for known in known_without_model(asked)]
+def _situation(bundle: PolicyBundle, seen: Seen) -> Situation:
+    """What the policy is shown. What only sizers look at that no bundle holds is unknown: NaN."""
+    unknown = np.full(len(seen.largest), nan)
+    return Situation(
+        observation=seen.observation,
+        mask=seen.mask,
+        cap=seen.largest,
+        probability=seen.probability,
+        outcome_r=bundle.outcome_model.outcome_r,
+        cost_r=seen.cost_r,
+        impact_r=seen.impact_r,
+        volatility_ratio=unknown,
+        settled_kelly=unknown,
+        settled_optimal=unknown,
+        k=bundle.meta.k,
+        base_risk=bundle.meta.base_risk,
+    )
+
+
+def _without_model(seen: Mapping[str, float | None], rate: float | None) -> dict[str, float | None]:
+    """An observation as far as it is known without a bundle; what is unknown or not finite is None."""
+    known = {**seen, **dict.fromkeys(OF_THE_MODEL), "win_rate_recent": rate}
+    return {name: value if value is not None and isfinite(value) else None for name, value in known.items()}
+
+
+def _floats(given: npt.ArrayLike) -> Floats:
+    return np.ascontiguousarray(given, dtype=np.float64)

@@ -14,8 +14,9 @@ from pydantic import TypeAdapter
 from ray import serve
 from starlette.middleware import Middleware
 
-from features.kernel import warm
+from features import kernel
 from mlops.registry import ModelVersion, read_export
+from serving import position_sizer
 from serving.answers import (
     BatchAnswer,
     ModelAnswer,
@@ -132,7 +133,8 @@ class SizingService:
     """One replica of /sizing."""
 
     def __init__(self) -> None:
-        warm()  # or the first bars would wait for the compiler
+        kernel.warm()  # or the first request would wait for the compiler
+        position_sizer.warm()
         self.desk = SizingDesk()
         gc.freeze()  # what is there by now stays: it need not be looked through again and again
         gc.set_threshold(YOUNG)

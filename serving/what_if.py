@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from envs.guardrails import LARGEST_SIZE, TIGHTENABLE
-from features.spec import FEATURE_NAMES, FEATURES
+from features.spec import FEATURE_NAMES, FEATURES, index
 from policies.flips import nearest_flip
-from serving.advice import ATR_RATIO, DEFAULT_CONFIDENCE
 from serving.again import Request
 from serving.limits_file import OperatorLimits
+from serving.position_sizer import DEFAULT_CONFIDENCE
 
+ATR_RATIO: Final = index("atr_ratio")
 FAR: Final = 4.0  # training deviations that a feature, and times its value that a stop or target, may move
 
 

@@ -19,6 +19,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 LEAF = -1
+_FLOATING = frozenset(("baseline", "threshold", "value"))
 LARGEST_LEAVES = 8
 DEPTH = 3
 LEARNING_RATE = 0.05
@@ -114,7 +115,7 @@ class BoostedTrees:
 
         Their softmax gives probabilities; for K = 1 their logistic function that of the second class.
         """
-        return _scores(
+        return tree_scores(
             np.ascontiguousarray(x, dtype=np.float64),
             self.baseline,
             self.root,
@@ -139,11 +140,10 @@ class BoostedTrees:
         """
         if set(arrays) != set(_NAMES):
             raise DataError("trees, arrays", sorted(arrays), f"give {', '.join(_NAMES)}")
-        floating = {"baseline", "threshold", "value"}
         plain: dict[str, npt.NDArray[Any]] = {}
         for name in _NAMES:
             given = np.asarray(arrays[name])
-            kind, dtype = ("f", np.float64) if name in floating else ("iu", np.int64)
+            kind, dtype = ("f", np.float64) if name in _FLOATING else ("iu", np.int64)
             if given.ndim != 1 or given.dtype.kind not in kind or np.isnan(given).any():
                 raise DataError(f"trees, {name}", given, f"give a row of {np.dtype(dtype).name}")
             plain[name] = np.array(given, dtype=dtype)
@@ -152,6 +152,8 @@ class BoostedTrees:
 
 
 _NAMES = tuple(BoostedTrees.__dataclass_fields__)
+_NONE = np.zeros(0, dtype=np.int64)
+NO_TREES = BoostedTrees(np.zeros(0), _NONE, _NONE, np.zeros(0), _NONE, _NONE, _NONE, np.zeros(0))
 _PER_NODE = _NAMES[2:]
 
 
@@ -174,7 +176,7 @@ def _check_trees(plain: Mapping[str, npt.NDArray[Any]], features: int) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _scores(
+def tree_scores(
     x: FloatArray,
     baseline: FloatArray,
     root: IntArray,
@@ -185,6 +187,7 @@ def _scores(
     missing_left: IntArray,
     value: FloatArray,
 ) -> FloatArray:
+    """See `BoostedTrees.scores`."""
     classes = baseline.size
     result = np.empty((x.shape[0], classes))
     for row in range(x.shape[0]):

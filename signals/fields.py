@@ -91,7 +91,7 @@ class VolatilityRanks:
         `symbol`: of all rows, or N of them.
         """
         ranks = np.empty(len(atr_ratio))
-        _ranks(atr_ratio, self.curve_of(symbol), *self.curves, ranks)
+        _ranks(atr_ratio, self.curve_of(symbol), self.curves, ranks)
         return ranks
 
     def curve_of(self, symbol: str | Sequence[str]) -> IntArray:
@@ -148,12 +148,12 @@ def signal_fields(
         raise DataError("features", features.shape, f"give rows of {len(FEATURE_NAMES)}")
     fields = np.empty((len(features), len(SIGNAL_FIELDS)))
     plan = np.asarray(side, dtype=np.float64), close, level, stop, take_profit, confidence
-    _fields(np.ascontiguousarray(features), *plan, ranks.curve_of(symbol), *ranks.curves, fields)
+    fill_fields(np.ascontiguousarray(features), *plan, ranks.curve_of(symbol), ranks.curves, fields)
     return fields
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _fields(
+def fill_fields(
     features: FloatArray,
     side: FloatArray,
     close: FloatArray,
@@ -162,9 +162,7 @@ def _fields(
     take_profit: FloatArray,
     confidence: FloatArray,
     curve: IntArray,
-    start: IntArray,
-    quantiles: FloatArray,
-    shares: FloatArray,
+    curves: Curves,
     fields: FloatArray,
 ) -> None:
     """Fill in `fields`; a single `curve` is that of all rows."""
@@ -174,7 +172,7 @@ def _fields(
         moved = side[i] * (close[i] - level[i]) / atr if atr != 0.0 else 0.0
         planned = abs(take_profit[i] - close[i]) / abs(close[i] - stop[i])
         fields[i, 0] = features[i, TREND_STRENGTH]
-        fields[i, 1] = _rank(atr_ratio, curve[i % len(curve)], start, quantiles, shares)
+        fields[i, 1] = _rank(atr_ratio, curve[i % len(curve)], curves)
         fields[i, 2] = np.tanh(features[i, MOM_20]) * side[i]
         fields[i, 3] = confidence[i]
         fields[i, 4] = _within(moved)
@@ -182,24 +180,18 @@ def _fields(
 
 
 @numba.njit(cache=True, nogil=True)
-def _ranks(
-    atr_ratio: FloatArray,
-    curve: IntArray,
-    start: IntArray,
-    quantiles: FloatArray,
-    shares: FloatArray,
-    ranks: FloatArray,
-) -> None:
-    """Fill in `ranks`; see `_fields`."""
+def _ranks(atr_ratio: FloatArray, curve: IntArray, curves: Curves, ranks: FloatArray) -> None:
+    """Fill in `ranks`; see `fill_fields`."""
     for i in range(len(ranks)):
-        ranks[i] = _rank(atr_ratio[i], curve[i % len(curve)], start, quantiles, shares)
+        ranks[i] = _rank(atr_ratio[i], curve[i % len(curve)], curves)
 
 
 @numba.njit(cache=True, nogil=True)
-def _rank(value: float, curve: int, start: IntArray, quantiles: FloatArray, shares: FloatArray) -> float:
+def _rank(value: float, curve: int, curves: Curves) -> float:
     """The share below `value` on one of the curves, straight between its quantiles; NaN stays NaN."""
     if np.isnan(value):
         return value
+    start, quantiles, shares = curves
     first, end = start[curve], start[curve + 1]
     above = first + np.searchsorted(quantiles[first:end], value, side="right")
     if above == first:

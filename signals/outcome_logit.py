@@ -47,15 +47,6 @@ class Scaling(NamedTuple):
         _terms(x, *self, terms)
         return terms
 
-    def logits(self, x: FloatArray, coefficient: FloatArray, intercept: FloatArray) -> FloatArray:
-        """What weights float64[T, K] and intercept float64[K] say of fields x float64[N, 6]: float64[N, K].
-
-        Each row is added up by itself: what is said of it is the same whatever others stand beside it.
-        """
-        logits = np.empty((len(x), len(intercept)))
-        _logits(x, *self, coefficient, intercept, logits)
-        return logits
-
 
 class Logit(NamedTuple):
     """Weights float64[T, K], intercept float64[K] and log base rates float64[K] of K classes."""
@@ -92,31 +83,28 @@ def fit_logits(
     return fitted
 
 
-def log_softmax(logits: FloatArray, ends: IntArray | None = None) -> FloatArray:
-    """Log probabilities float64[N, K] of logits float64[N, K].
-
-    Several questions may stand side by side: `ends` int64[Q] says before which column each of them ends.
-    """
+def log_softmax(logits: FloatArray) -> FloatArray:
+    """Log probabilities float64[N, K] of logits float64[N, K]."""
     result = np.array(logits, dtype=np.float64, order="C")
-    _log_softmax(result, np.array([logits.shape[1]]) if ends is None else ends)
+    normalise(result, np.array([logits.shape[1]]))
     return result
 
 
-def shrunk(
-    log_probability: FloatArray, base: FloatArray, shrink: float | FloatArray, ends: IntArray | None = None
-) -> FloatArray:
-    """Log probabilities float64[N, K] moved in logits: s of the way from the base rates float64[K] to what
-    was given. `shrink` may differ by column, float64[K]; `ends` as in `log_softmax`."""
+def shrunk(log_probability: FloatArray, base: FloatArray, shrink: float) -> FloatArray:
+    """Log probabilities float64[N, K] moved in logits: `shrink` of the way from the base rates float64[K] to
+    what was given."""
     result = np.array(log_probability, dtype=np.float64, order="C")
-    share = shrink if isinstance(shrink, np.ndarray) else np.full(len(base), shrink)
-    _shrink(result, base, share)
-    _log_softmax(result, np.array([len(base)]) if ends is None else ends)
+    shrink_towards(result, base, np.full(len(base), shrink))
+    normalise(result, np.array([len(base)]))
     return result
 
 
 @numba.njit(cache=True, nogil=True)
-def _log_softmax(logits: FloatArray, ends: IntArray) -> None:
-    """Turn logits into log probabilities."""
+def normalise(logits: FloatArray, ends: IntArray) -> None:
+    """Turn logits into log probabilities.
+
+    Several questions may stand side by side: `ends` int64[Q] says before which column each of them ends.
+    """
     for row in range(len(logits)):
         first = 0
         for end in ends:
@@ -133,7 +121,7 @@ def _log_softmax(logits: FloatArray, ends: IntArray) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _shrink(log_probability: FloatArray, base: FloatArray, shrink: FloatArray) -> None:
+def shrink_towards(log_probability: FloatArray, base: FloatArray, shrink: FloatArray) -> None:
     """Move what is given towards `base`, where it is not normalised any more."""
     for row in range(len(log_probability)):
         for column in range(len(base)):
@@ -142,7 +130,7 @@ def _shrink(log_probability: FloatArray, base: FloatArray, shrink: FloatArray) -
 
 
 @numba.njit(cache=True, nogil=True)
-def _logits(
+def fill_logits(
     x: FloatArray,
     center: FloatArray,
     scale: FloatArray,
@@ -152,7 +140,10 @@ def _logits(
     intercept: FloatArray,
     logits: FloatArray,
 ) -> None:
-    """Fill in `logits`."""
+    """Fill in what weights float64[T, K] and intercept float64[K] say of fields x float64[N, 6].
+
+    Each row is added up by itself: what is said of it is the same whatever others stand beside it.
+    """
     terms = np.empty((1, len(term_center)))
     for row in range(len(x)):
         _terms(x[row : row + 1], center, scale, term_center, term_scale, terms)

@@ -14,21 +14,29 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba.extending import register_jitable
 
 from market.errors import DataError
 from market.splits import purged_folds
-from signals.boosted_trees import BoostedTrees
+from signals.boosted_trees import NO_TREES, BoostedTrees, tree_scores
 from signals.fields import SIGNAL_FIELDS
 from signals.outcome_bins import bin_edges, bins_of
 from signals.outcome_choice import choose
-from signals.outcome_logit import TERMS, Folds, Scaling, fit_logits, log_softmax, shrunk
-from signals.outcome_trees import grow, restored
-from signals.outcome_trees import logits as tree_logits
+from signals.outcome_logit import (
+    TERMS,
+    Folds,
+    Scaling,
+    fill_logits,
+    fit_logits,
+    normalise,
+    shrink_towards,
+)
+from signals.outcome_trees import grow, place_scores, restored
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -41,6 +49,71 @@ EMBARGO = (
 STAGES = ("win or loss", "which loss", "which win")
 COMPARED = ("base rates", "logit", "trees")
 _TREES = "trees/"
+
+
+class Answering(NamedTuple):
+    """What a model answers from, as `fill_probability` takes it."""
+
+    center: FloatArray  # [6]
+    scale: FloatArray  # [6]
+    term_center: FloatArray  # [T]
+    term_scale: FloatArray  # [T]
+    coefficient: FloatArray  # [T, K]
+    intercept: FloatArray  # [K]
+    base: FloatArray  # [K]
+    shrink: FloatArray  # [K]
+    ends: IntArray  # [3], before which of the K columns each of STAGES ends
+    grown: IntArray  # [4, 3], where scores, trees and nodes of each of STAGES begin and the last ones end
+    baseline: FloatArray  # and from here on the trees of all stages, one after the other; see `BoostedTrees`
+    root: IntArray
+    feature: IntArray
+    threshold: FloatArray
+    left: IntArray
+    right: IntArray
+    missing_left: IntArray
+    value: FloatArray
+
+
+# Stands in where no model is there: it has no bins, and says nothing.
+NOTHING_LEARNED = Answering(
+    np.zeros(len(SIGNAL_FIELDS)),
+    np.ones(len(SIGNAL_FIELDS)),
+    np.zeros(TERMS),
+    np.ones(TERMS),
+    np.zeros((TERMS, 2)),
+    *(np.zeros(2), np.zeros(2), np.zeros(2)),
+    np.array([1, 2]),
+    np.zeros((3, 3), dtype=np.int64),
+    *NO_TREES.to_arrays().values(),
+)
+
+
+@register_jitable
+def fill_probability(x: FloatArray, model: Answering, probability: FloatArray) -> None:
+    """Fill in P(bin) of x float64[N, 6], which lie in memory row by row."""
+    logits, ends = np.empty((len(x), len(model.base))), model.ends
+    scaling = model.center, model.scale, model.term_center, model.term_scale
+    fill_logits(x, *scaling, model.coefficient, model.intercept, logits)
+    for stage in range(len(ends)):
+        scores_from, trees_from, nodes_from = model.grown[stage]
+        scores_to, trees_to, nodes_to = model.grown[stage + 1]
+        if scores_from < scores_to:
+            scores = tree_scores(
+                x,
+                model.baseline[scores_from:scores_to],
+                model.root[trees_from:trees_to],
+                model.feature[nodes_from:nodes_to],
+                model.threshold[nodes_from:nodes_to],
+                model.left[nodes_from:nodes_to],
+                model.right[nodes_from:nodes_to],
+                model.missing_left[nodes_from:nodes_to],
+                model.value[nodes_from:nodes_to],
+            )
+            place_scores(scores, x, ends[stage - 1] if stage > 0 else 0, logits)
+    normalise(logits, ends)
+    shrink_towards(logits, model.base, model.shrink)
+    normalise(logits, ends)
+    fill_joint(logits, ends[1], probability)
 
 
 @dataclass(frozen=True)
@@ -151,27 +224,31 @@ class OutcomeModel:
         for shapes."""
         if x.ndim != 2 or x.shape[1] != self.center.size:
             raise DataError("fields shape", x.shape, f"give N rows of {self.center.size} fields")
-        logits = self._scaling.logits(x, self.coefficient, self.intercept)
-        ends, parts, shrinkage = self._stages
-        for part, trees in zip(parts, self.trees, strict=True):
-            if trees is not None:
-                logits[:, part] = tree_logits(trees, x)
-        stages = shrunk(log_softmax(logits, ends), self.base, shrinkage, ends)
         probability = np.empty((len(x), len(self.outcome_r)))
-        _joint(stages, parts[1].stop, probability)
+        fill_probability(np.ascontiguousarray(x), self.answering, probability)
         return probability
 
     @cached_property
-    def _scaling(self) -> Scaling:
-        return Scaling(self.center, self.scale, self.term_center, self.term_scale)
-
-    @cached_property
-    def _stages(self) -> tuple[IntArray, tuple[slice, ...], FloatArray]:
-        """Before which of the K columns each of STAGES ends, which are its own, and the shrinkage of each."""
+    def answering(self) -> Answering:
+        """All that `probability` reads."""
         losses, bins = _losses(self.edges), self.edges.size + 1
         counts = (2, losses, bins - losses)
-        parts = (slice(0, 2), slice(2, 2 + losses), slice(2 + losses, 2 + bins))
-        return np.cumsum(counts), parts, np.repeat(self.shrink, counts)
+        grown = [NO_TREES if trees is None else trees for trees in self.trees]
+        sizes = [(trees.baseline.size, trees.root.size, trees.feature.size) for trees in grown]
+        parts = zip(*(trees.to_arrays().values() for trees in grown), strict=True)
+        return Answering(
+            self.center,
+            self.scale,
+            self.term_center,
+            self.term_scale,
+            self.coefficient,
+            self.intercept,
+            self.base,
+            np.repeat(self.shrink, counts),
+            np.cumsum(counts),
+            np.cumsum([(0, 0, 0), *sizes], axis=0),
+            *map(np.concatenate, parts),
+        )
 
     def win_probability(self, x: FloatArray) -> FloatArray:
         """P(r > 0) float64[N] of x float64[N, 6]."""
@@ -288,7 +365,7 @@ class OutcomeModel:
 
 
 @numba.njit(cache=True, nogil=True)
-def _joint(stages: FloatArray, wins: int, probability: FloatArray) -> None:
+def fill_joint(stages: FloatArray, wins: int, probability: FloatArray) -> None:
     """Fill in P(bin) out of the log probabilities of the STAGES; column `wins` is the first win."""
     for row in range(len(stages)):
         for column in range(2, stages.shape[1]):

@@ -7,6 +7,7 @@ K classes.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -48,11 +49,23 @@ def log_probability(trees: BoostedTrees, x: FloatArray) -> FloatArray:
 def logits(trees: BoostedTrees, x: FloatArray) -> FloatArray:
     """What `log_probability` is the softmax of, float64[N, K]."""
     scores = trees.scores(x)
-    if scores.shape[1] == 1:
-        # Two classes come as one column of log odds; half of it on either side is the same softmax.
-        scores = np.concatenate((-scores, scores), axis=1) / 2.0
-    scores[np.isnan(x).any(axis=1)] = np.nan
-    return scores
+    result = np.empty((len(x), max(scores.shape[1], 2)))
+    place_scores(scores, x, 0, result)
+    return result
+
+
+@numba.njit(cache=True, nogil=True)
+def place_scores(scores: FloatArray, x: FloatArray, first: int, logits: FloatArray) -> None:
+    """Fill in the columns of `logits` from `first` on with raw scores; a row of x with NaN gives NaN."""
+    for row in range(len(scores)):
+        unknown = np.isnan(x[row]).any()
+        for column in range(scores.shape[1]):
+            score = np.nan if unknown else scores[row, column]
+            if scores.shape[1] == 1:
+                # Two classes come as one column of log odds; half of it on either side is the same softmax.
+                logits[row, first], logits[row, first + 1] = -score / 2.0, score / 2.0
+            else:
+                logits[row, first + column] = score
 
 
 def restored(arrays: Mapping[str, npt.NDArray[Any]], classes: int, rounds: int) -> BoostedTrees:

@@ -60,13 +60,16 @@ class Costs(BaseModel):
         bar, so that the costs are known when the size is chosen, in training as in serving.
         """
         fixed, impact = np.empty(len(price)), np.empty(len(price))
-        fixed_bps = 2.0 * (self.fee_bps + self.slippage_bps) + self.spread_bps
-        _in_r(price, stop_distance, fixed_bps, 2.0 * self.impact_bps, fixed, impact)
+        fill_costs(price, stop_distance, *self.in_bps(), fixed, impact)
         return fixed, impact
+
+    def in_bps(self) -> tuple[float, float]:
+        """Costs of a round trip at any size, and impact at 1x, in basis points of the traded value."""
+        return 2.0 * (self.fee_bps + self.slippage_bps) + self.spread_bps, 2.0 * self.impact_bps
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _in_r(
+def fill_costs(
     price: FloatArray,
     stop_distance: FloatArray,
     fixed_bps: float,

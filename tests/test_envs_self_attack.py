@@ -54,7 +54,7 @@ class Fitted:
     def size(self, situation: Situation) -> np.ndarray:
         fields = situation.observation[:, :6].astype(np.float64)
         believed = self.model.probability(fields)
-        return PlugIn().size(replace(situation, probability=believed, outcome_r=self.model.outcome_r))
+        return PlugIn().size(situation._replace(probability=believed, outcome_r=self.model.outcome_r))
 
 
 def leaked(table: SignalTable) -> SignalTable:

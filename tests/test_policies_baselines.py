@@ -1,7 +1,5 @@
 """Every sizer answers alike: N sizes, deterministic, and the closed forms are what they say."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -71,8 +69,8 @@ def test_the_plug_in_takes_the_best_of_six_closed_forms() -> None:
 
 def test_the_plug_in_skips_a_signal_without_edge_and_bets_on_a_sure_one() -> None:
     seen = situation(2)
-    sure = replace(
-        seen, probability=np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]), mask=np.ones((2, 6), dtype=bool)
+    sure = seen._replace(
+        probability=np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]), mask=np.ones((2, 6), dtype=bool)
     )
     assert PlugIn().size(sure).tolist() == [1.5, 0.0]
 
@@ -87,18 +85,18 @@ def test_random_sizes_are_legal_and_use_every_legal_tier() -> None:
 
 
 def test_kelly_trades_the_rule_until_enough_signals_settled() -> None:
-    seen = replace(situation(3), settled_kelly=np.array([np.nan, 0.0, 0.04]))
+    seen = situation(3)._replace(settled_kelly=np.array([np.nan, 0.0, 0.04]))
     assert FractionalKelly().size(seen).tolist() == [1.0, 0.0, 0.5]  # 0.04 / (8 x 0.01) = 0.5
 
 
 def test_full_and_half_kelly_bet_the_whole_fraction_and_half_of_it() -> None:
-    seen = replace(situation(3), settled_kelly=np.array([np.nan, 0.005, 0.01]))
+    seen = situation(3)._replace(settled_kelly=np.array([np.nan, 0.005, 0.01]))
     assert FractionalKelly(1.0, "full Kelly").size(seen).tolist() == [1.0, 0.5, 1.0]
     assert FractionalKelly(0.5, "half Kelly").size(seen).tolist() == [1.0, 0.25, 0.5]
 
 
 def test_optimal_f_bets_what_would_have_compounded_most() -> None:
-    seen = replace(situation(3), settled_optimal=np.array([np.nan, 0.0, 0.0125]))
+    seen = situation(3)._replace(settled_optimal=np.array([np.nan, 0.0, 0.0125]))
     assert OptimalF().size(seen).tolist() == [1.0, 0.0, 1.25]
 
 
@@ -110,7 +108,7 @@ def test_random_tiers_are_drawn_by_their_shares_and_not_by_the_signal() -> None:
 
 
 def test_the_volatility_target_sizes_down_when_volatility_is_high() -> None:
-    seen = replace(situation(3), volatility_ratio=np.array([0.5, 1.0, 2.0]))
+    seen = situation(3)._replace(volatility_ratio=np.array([0.5, 1.0, 2.0]))
     assert VolatilityTarget().size(seen).tolist() == [1.5, 1.0, 0.5]
 
 

@@ -104,5 +104,5 @@ def test_numbers_of_limits_are_those_of_the_stricter_ones() -> None:
 @pytest.mark.parametrize("tighter", [None, TighterLimits(rule_cap=1.0)])
 def test_limits_that_cannot_be_used_allow_nothing(tighter: TighterLimits | None) -> None:
     numbers = OperatorLimits(None, "limits/default.json cannot be read", None).numbers(tighter)
-    largest, rule = cap(Account(100.0, 100.0, 0.0, 0.0), numbers[None])
+    largest, rule = cap(Account(100.0, 100.0, 0.0, 0.0), np.array([numbers]))
     assert (largest.tolist(), rule.tolist()) == ([0.0], [INVALID_LIMITS])
