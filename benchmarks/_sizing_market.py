@@ -7,6 +7,7 @@ whatever it says, is random.
 import itertools
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -25,7 +26,11 @@ from signals.rules import rule
 from signals.signal_frame import checked
 from signals.trades import Trades, trade_fields, trade_ranks
 
-BODIES: Final = 512  # that are written out; all others differ from one of them in their signal's name alone
+BODIES: Final = (
+    512  # that are written out; all others differ from one of them in their signal's name and time
+)
+BEGIN: Final = np.datetime64("2026-01-05T00:00:00", "ns").astype(np.int64)
+AT_ONCE: Final = 16  # signals of one bar, as a desk of so many markets has them; the next come a second later
 WIDTHS: Final = (12, 64, 32, 6)  # as `train` makes it by default
 
 
@@ -43,13 +48,15 @@ class SizingMarket(NamedTuple):
         """`requests` without end, as JSON; threads may share them."""
         parts = []
         for number, body in enumerate(self.requests(BODIES)):
-            before, name, after = json.dumps(body).encode().partition(b'"%b"' % _name(number).encode())
+            before, time, rest = json.dumps(body).partition(_time(number))
+            between, name, after = rest.partition(_name(number))
+            assert time
             assert name
-            parts.append((before, after))
+            parts.append((before, between, after))
 
         def written(number: int) -> bytes:
-            before, after = parts[number % BODIES]
-            return b'%b"%b"%b' % (before, _name(number).encode(), after)
+            before, between, after = parts[number % BODIES]
+            return f"{before}{_time(number)}{between}{_name(number)}{after}".encode()
 
         return map(written, itertools.count())
 
@@ -59,7 +66,7 @@ class SizingMarket(NamedTuple):
             "signal": {
                 "symbol": trades.symbols[trades.symbol[row]],
                 "side": "long" if trades.side[row] > 0 else "short",
-                "timestamp": iso(int(trades.signal_time[row])),
+                "timestamp": _time(number),
                 "price": float(trades.close[row]),
                 "stop": float(trades.stop[row]),
                 "take_profit": float(trades.take_profit[row]),
@@ -79,7 +86,16 @@ class SizingMarket(NamedTuple):
 
 
 def _name(number: int) -> str:
-    return f"benchmark-{number}"
+    return f"benchmark-{number}."
+
+
+def _time(number: int) -> str:
+    return _second(number // AT_ONCE)
+
+
+@lru_cache(4)  # requests of one bar follow one another
+def _second(number: int) -> str:
+    return iso(int(BEGIN) + number * 1_000_000_000)
 
 
 def sizing_market(seed: int = 0) -> SizingMarket:

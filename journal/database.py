@@ -104,7 +104,7 @@ class Database:
         if not self._ready:
             with self.transaction(write=True):
                 pass  # the tables are there
-        with self._refusals():
+        try:
             connection = self.engine.raw_connection() if wait else self._at_once()
             try:
                 cursor = connection.cursor()
@@ -122,12 +122,15 @@ class Database:
                     connection.close()
                 else:
                     self._keep(connection)
+        except self._errors as error:
+            raise self._refused(error) from error
 
     def _at_once(self) -> PoolProxiedConnection:
         """A connection to SQLite that waits for nobody, and is kept: a pool's would cost a quarter more."""
-        with suppress(IndexError):
+        try:
             return self._kept.pop()
-        return self._apart("busy_timeout=0", "wal_autocheckpoint=0")
+        except IndexError:
+            return self._apart("busy_timeout=0", "wal_autocheckpoint=0")
 
     def _apart(self, *settings: str) -> PoolProxiedConnection:
         """A connection to SQLite that no other turn gets, because it has settings of its own."""
@@ -170,12 +173,16 @@ class Database:
         try:
             yield
         except self._errors as error:
-            driver_error = getattr(error, "orig", None) or error
-            if getattr(driver_error, "sqlstate", None) == UNDEFINED_TABLE or self._unborn(driver_error):
-                raise NothingWritten(self._name, self._place, self._nothing) from error
-            cause = first_line(driver_error)
-            kind = Taken if isinstance(driver_error, self._taken) else InputError
-            raise kind(self._name, self._place, f"{_mend(cause, self._name)} ({cause})") from error
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> InputError:
+        """What to raise for what the database said."""
+        driver_error = getattr(error, "orig", None) or error
+        if getattr(driver_error, "sqlstate", None) == UNDEFINED_TABLE or self._unborn(driver_error):
+            return NothingWritten(self._name, self._place, self._nothing)
+        cause = first_line(driver_error)
+        kind = Taken if isinstance(driver_error, self._taken) else InputError
+        return kind(self._name, self._place, f"{_mend(cause, self._name)} ({cause})")
 
     def close(self) -> None:
         """Give the database connections back."""

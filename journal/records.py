@@ -102,13 +102,21 @@ class SignalRecord(Payload):
 
 
 def signal_id(signal: SignalRecord) -> str:
-    """The id of a signal: the SHA-256 (hex) of all that it holds."""
-    return signal_id_of(canonical(signal.model_dump(mode="json")))
+    """The id of a signal: 12 hex digits of its time, in ms since 1970, and the SHA-256 of all that it holds.
+
+    What is new thus comes side by side in the database's index, not a page of it for each signal.
+    """
+    return signal_id_of(signal.time, canonical(signal.model_dump(mode="json")))
 
 
-def signal_id_of(text: Canonical) -> str:
-    """The id of the signal whose record is `text`."""
-    return hashlib.sha256(text.encode()).hexdigest()
+def signal_id_of(time: int, text: Canonical) -> str:
+    """The id of the signal of that time whose record is `text`."""
+    return f"{time // 1_000_000:012x}-{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def same_signal(one: str, other: str) -> bool:
+    """Whether two ids name one signal, though either may be an earlier one: the SHA-256 alone."""
+    return one == other or (one[-64:] == other[-64:] and min(len(one), len(other)) == 64)
 
 
 class AccountSnapshot(_Part):

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from envs.guardrails import Limits
 from features.spec import fingerprint
-from journal.records import DecisionRecord, SignalRecord, signal_id_of
+from journal.records import DecisionRecord, SignalRecord, same_signal, signal_id_of
 from journal.schema import Canonical
 from journal.store import Journal
 from market.errors import InputError
@@ -66,8 +66,9 @@ def replay(journal: Journal, decision_id: str, sizing: Sizing) -> Replay:
         for one in (record, signal_record)
         if not one.gives_its_hash()
     ]
-    if (digest := signal_id_of(Canonical(signal_record.text))) != decision.signal_id:
-        found.append(Difference("signal_id", decision.signal_id, digest))
+    named = signal_id_of(signal.time, Canonical(signal_record.text))
+    if not same_signal(named, decision.signal_id):
+        found.append(Difference("signal_id", decision.signal_id, named))
     if signal.feature_fingerprint != fingerprint():
         found.append(Difference("feature_fingerprint", signal.feature_fingerprint, fingerprint()))
     now: Mapping[str, Any] | None = None

@@ -28,13 +28,18 @@ def best_legal(values: Floats, mask: npt.NDArray[np.bool_]) -> Floats:
 
     Raises DataError for values float64[N, 6] and a mask bool[N, 6] of other shapes.
     """
-    if values.shape != mask.shape or values.shape[1] != len(SIZES):
-        raise DataError(
-            "values", (values.shape, mask.shape), f"give {len(SIZES)} values and a mask of each row"
-        )
+    _check(values, mask)
     size = np.empty(len(values))
     _best_legal(values, mask, size)
     return size
+
+
+def best(values: Floats, mask: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """`best_legal`, and what it would be if all tiers were legal."""
+    _check(values, mask)
+    legal, free = np.empty((2, len(values)))
+    _best(values, mask, legal, free)
+    return legal, free
 
 
 @numba.njit(cache=True, nogil=True)
@@ -47,6 +52,20 @@ def _best_legal(values: Floats, mask: npt.NDArray[np.bool_], size: Floats) -> No
             if mask[row, tier] and better:
                 best = tier
         size[row] = SIZES[best]
+
+
+def _check(values: Floats, mask: npt.NDArray[np.bool_]) -> None:
+    if values.shape != mask.shape or values.shape[1] != len(SIZES):
+        raise DataError(
+            "values", (values.shape, mask.shape), f"give {len(SIZES)} values and a mask of each row"
+        )
+
+
+@numba.njit(cache=True, nogil=True)
+def _best(values: Floats, mask: npt.NDArray[np.bool_], legal: Floats, free: Floats) -> None:
+    """Fill in `legal` and `free`."""
+    _best_legal(values, mask, legal)
+    _best_legal(values, np.ones_like(mask), free)
 
 
 def nearest_tier(multiplier: Floats) -> Floats:
@@ -188,13 +207,13 @@ class PlugIn:
             situation.base_risk,
         )
 
-    def pick(self, values: Floats, situation: Situation) -> Floats:
+    def pick(self, values: Floats, situation: Situation) -> tuple[Floats, Floats]:
         """See `ValuePolicy.pick`."""
-        return best_legal(values, situation.mask)
+        return best(values, situation.mask)
 
     def size(self, situation: Situation) -> Floats:
         """See `Policy.size`."""
-        return self.pick(self.values(situation), situation)
+        return best_legal(self.values(situation), situation.mask)
 
 
 def baselines(seed: int = 0) -> tuple[Policy, ...]:

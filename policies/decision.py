@@ -44,8 +44,8 @@ class ValuePolicy(Policy, Protocol):
         """Value of each size in R-utility, float64[N, 6], legal or not."""
         ...
 
-    def pick(self, values: Floats, situation: Situation) -> Floats:
-        """`size` of a situation whose `values` are known already."""
+    def pick(self, values: Floats, situation: Situation) -> tuple[Floats, Floats]:
+        """`size` of a situation whose `values` are known already, and what it would be if all were legal."""
         ...
 
 

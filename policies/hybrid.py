@@ -14,7 +14,7 @@ import numpy.typing as npt
 from envs.fine_tune import fine_tuned
 from envs.observation import Situation
 from market.errors import DataError
-from policies.baselines import best_legal
+from policies.baselines import best, best_legal
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.float32]
@@ -109,9 +109,9 @@ class TierPolicy:
         """See `ValuePolicy.values`."""
         return self.network(situation.observation).astype(np.float64)
 
-    def pick(self, values: Floats, situation: Situation) -> Floats:
+    def pick(self, values: Floats, situation: Situation) -> tuple[Floats, Floats]:
         """See `ValuePolicy.pick`."""
-        return best_legal(values, situation.mask)
+        return best(values, situation.mask)
 
     def size(self, situation: Situation) -> Floats:
         """See `Policy.size`."""
@@ -136,9 +136,10 @@ class FineTunedPolicy:
         """Values of the tiers; see `ValuePolicy.values`."""
         return self.tiers.values(situation)
 
-    def pick(self, values: Floats, situation: Situation) -> Floats:
+    def pick(self, values: Floats, situation: Situation) -> tuple[Floats, Floats]:
         """See `ValuePolicy.pick`."""
-        return self._tuned(self.tiers.pick(values, situation), situation.observation)
+        legal, free = self.tiers.pick(values, situation)
+        return self._tuned(legal, situation.observation), self._tuned(free, situation.observation)
 
     def size(self, situation: Situation) -> Floats:
         """See `Policy.size`."""

@@ -95,7 +95,7 @@ class OutcomeAnswer(Strict):
     outcome_id: str = Field(description="journaled under this id")
     decision_id: str = Field(description="as in the path")
     signal_id: str = Field(
-        description="SHA-256 of the signal: decisions about the same one share its outcome"
+        description="time and SHA-256 of the signal: decisions about the same one share its outcome"
     )
     reservation: ReservationAnswer | None = Field(
         description="settled where the trade was committed, else released; null where nothing was reserved"

@@ -6,6 +6,7 @@ the size lies in [0, cap]; where the model has no valid say, the rule's STANDARD
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from math import inf, isfinite, nan
 from typing import Any, Final, NamedTuple
 
@@ -201,12 +202,9 @@ class PositionSizer:
     def _ask(self, situation: Situation) -> Said:
         """What the policy says of a situation; ValueError for another shape than its own."""
         count = len(situation.cap)
-        with np.errstate(all="ignore"):  # what overflows is caught as a number that is not finite
-            values = self._policy.values(situation)
-            wanted = proposed = self._policy.pick(values, situation)
-            if np.count_nonzero(situation.mask) < situation.mask.size:
-                wanted = self._policy.pick(values, situation._replace(mask=np.ones_like(situation.mask)))
-        sound = np.full(count, SOUND, dtype=np.int64)
+        values = self._policy.values(situation)
+        proposed, wanted = self._policy.pick(values, situation)
+        sound = np.zeros(count, dtype=np.int64)
         said = Said(_floats(values), _floats(proposed), _floats(wanted), sound)
         shapes = said.values.shape, said.proposed.shape, said.wanted.shape
         if shapes != (situation.mask.shape, (count,), (count,)):
@@ -298,7 +296,7 @@ def _known(bundle: PolicyBundle) -> Known:
 
 def _situation(bundle: PolicyBundle, seen: Seen) -> Situation:
     """What the policy is shown. What only sizers look at that no bundle holds is unknown: NaN."""
-    unknown = np.full(len(seen.largest), nan)
+    unknown = _unknown(len(seen.largest))
     return Situation(
         observation=seen.observation,
         mask=seen.mask,
@@ -313,6 +311,13 @@ def _situation(bundle: PolicyBundle, seen: Seen) -> Situation:
         k=bundle.meta.k,
         base_risk=bundle.meta.base_risk,
     )
+
+
+@lru_cache(64)
+def _unknown(count: int) -> Floats:
+    unknown = np.full(count, nan)
+    unknown.setflags(write=False)
+    return unknown
 
 
 def _without_model(seen: Mapping[str, float | None], rate: float | None) -> dict[str, float | None]:

@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    StringConstraints,
     ValidationInfo,
     create_model,
     field_validator,
@@ -25,7 +26,7 @@ from pydantic import (
 
 from envs.guardrails import Account, TighterLimits
 from features.spec import FEATURE_NAMES, FEATURES, WARMUP
-from market.bars import Bars, symbol_name
+from market.bars import Bars
 from market.errors import DataError
 
 MOST_BARS: Final = 5000
@@ -86,7 +87,9 @@ class Strict(BaseModel):
 class Signal(Strict):
     """One signal of the trader's rule. Prices are in the market's own unit."""
 
-    symbol: Symbol = Field(description="the market's name; upper and lower case are the same")
+    symbol: Annotated[Symbol, StringConstraints(to_upper=True)] = Field(
+        description="the market's name; upper and lower case are the same"
+    )
     side: Literal["long", "short"] = Field(description="which way the trade would go")
     timestamp: Time = Field(
         description="when the signal is known: the close of the signal bar, ISO 8601 with a time zone"
@@ -101,11 +104,6 @@ class Signal(Strict):
         default=None, description="the rule's own confidence, 0 to 1; absent: 0.5"
     )
     strategy_id: Name | None = Field(default=None, description="kept with the decision, not looked at")
-
-    @field_validator("symbol")
-    @classmethod
-    def _named(cls, value: str) -> str:
-        return symbol_name(value)
 
     @field_validator("timestamp")
     @classmethod

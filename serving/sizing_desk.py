@@ -6,8 +6,7 @@ Knows nothing of Ray or HTTP: the arithmetic is the sizer's, the record the jour
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ from journal.records import (
     DecisionRecord,
     ReserveRecord,
     SignalRecord,
+    same_signal,
     signal_id_of,
 )
 from journal.schema import Canonical
@@ -246,12 +246,16 @@ class SizingDesk(Desk):
                 decision_id, details = str(uuid7()), next(at_once)
             else:
                 decision_id = _id_of(case.request.reserve)
-                with _named(sized if numbered else None):
+                try:
                     answered = self._answered(decision_id, signal[1], case.request)
                     if answered is not None:
                         sized.append(_Sized(answered, []))
                         continue
                     details, use, made = self._held(case, case.request.reserve)
+                except InputError as error:
+                    if numbered:
+                        raise _of_request(len(sized), error) from error
+                    raise
                 reservation = {"reservation": told(made)}
             latency_ms = 1000.0 * (time.perf_counter() - started)
             entries = [signal, decision_entry(decision_id, case, signal[1], details, use, latency_ms)]
@@ -259,7 +263,8 @@ class SizingDesk(Desk):
             if case.other is not None:
                 resting: Arm = "champion" if case.arm == "challenger" else "challenger"
                 shadowed.append(_Shadowed(decision_id, case.other, resting, case.asking(use), entries))
-        _size_in_shadow(shadowed)
+        if shadowed:
+            _size_in_shadow(shadowed)
         return sized
 
     def _held(self, case: Case, reserve: Reserve) -> Held:
@@ -272,13 +277,17 @@ class SizingDesk(Desk):
         """All that the requests are sized with; DataError for bars that go on beyond the signal."""
         limits: dict[str, OperatorLimits] = {}
         cases: list[Case] = []
-        with _named(cases if numbered else None):
+        try:
             for request in requests:
                 row, bars = _market(request)
                 account = request.account_id
                 if account not in limits:
                     limits[account] = self.limits.of(account)
                 cases.append(Case(request, row, bars, limits[account], *self._arms(request.signal)))
+        except InputError as error:
+            if numbered:
+                raise _of_request(len(cases), error) from error
+            raise
         return cases
 
     def _arms(self, signal: Signal) -> tuple[PositionSizer, PositionSizer | None, Arm | None]:
@@ -301,8 +310,9 @@ class SizingDesk(Desk):
             return None
         assert request.reserve is not None
         assert found.reserve is not None
+        known = signal if same_signal(signal, found.signal_id) else found.signal_id
         now = {
-            "signal": (signal, found.signal_id),
+            "signal": (signal, known),
             "account": (AccountSnapshot(**request.account.model_dump()), found.account),
             "account_id": (request.account_id, found.account_id),
             "limits": (request.limits, found.tighter),
@@ -352,12 +362,14 @@ def _entries(sized: Sequence[_Sized]) -> list[Entry]:
 
 def _sizes(asked: Sequence[tuple[PositionSizer, Asking]]) -> list[dict[str, Any]]:
     """What each sizer answers to what it is asked, in the order given."""
-    details: dict[int, dict[str, Any]] = {}
-    for sizer in dict.fromkeys(sizer for sizer, _ in asked):
-        numbers = [number for number, (by, _) in enumerate(asked) if by is sizer]
-        answers = sizer.recommend_all([asked[number][1] for number in numbers])
-        details |= {number: answer.details for number, answer in zip(numbers, answers, strict=True)}
-    return [details[number] for number in range(len(asked))]
+    numbers: dict[PositionSizer, list[int]] = {}
+    for number, (sizer, _) in enumerate(asked):
+        numbers.setdefault(sizer, []).append(number)
+    details: list[dict[str, Any]] = [{}] * len(asked)
+    for sizer, own in numbers.items():
+        for number, answer in zip(own, sizer.recommend_all([asked[one][1] for one in own]), strict=True):
+            details[number] = answer.details
+    return details
 
 
 def _size_in_shadow(shadowed: Sequence[_Shadowed]) -> None:
@@ -376,16 +388,10 @@ def _id_of(reserve: Reserve) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"ballast:reserve:{reserve.key}"))
 
 
-@contextmanager
-def _named(done: Sized | None) -> Iterator[None]:
-    """Have what is refused named by the request's number within a batch, of which so many are `done`."""
-    try:
-        yield
-    except InputError as error:
-        if done is None:
-            raise
-        kind = Conflict if isinstance(error, Conflict) else DataError
-        raise kind(f"requests.{len(done)}.{error.field}", error.value, error.mend) from error
+def _of_request(number: int, error: InputError) -> InputError:
+    """What was refused, named by the request's number within its batch."""
+    kind = Conflict if isinstance(error, Conflict) else DataError
+    return kind(f"requests.{number}.{error.field}", error.value, error.mend)
 
 
 def signal_entry(
@@ -402,7 +408,7 @@ def signal_entry(
     }
     del plain["timestamp"]  # which is the time
     kind, _, text = SignalRecord.plain_entry("", plain)
-    return kind, signal_id_of(text), text
+    return kind, signal_id_of(plain["time"], text), text
 
 
 def decision_entry(

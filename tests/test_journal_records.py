@@ -15,6 +15,7 @@ from journal.records import (
     OutcomeRecord,
     SignalRecord,
     outcome_id,
+    same_signal,
     signal_id,
 )
 from journal.schema import KINDS, canonical
@@ -108,6 +109,24 @@ def test_a_signals_id_covers_all_that_it_holds():
     other = {"symbol": "GBPUSD", "side": "short", "time": 5, "price": 1.2, "confidence": 0.5}
     others = [SIGNAL.model_copy(update={name: value}) for name, value in other.items()]
     assert len({signal_id(signal) for signal in (SIGNAL, *others)}) == 1 + len(other)
+
+
+def test_ids_of_signals_rise_with_time() -> None:
+    moments = [0, 999_999_999, 10**9, SIGNAL.time, SIGNAL.time + 10**6, 9_183_110_400_000_000_000]
+    names = [signal_id(SIGNAL.model_copy(update={"time": moment})) for moment in moments]
+    assert names == sorted(names)
+    assert {len(name) for name in names} == {77}
+
+
+def test_an_id_that_an_earlier_version_gave_still_names_its_signal() -> None:
+    name, other = signal_id(SIGNAL), signal_id(SIGNAL.model_copy(update={"price": 1.2}))
+    earlier = name[-64:]
+    assert same_signal(name, name)
+    assert same_signal(name, earlier)
+    assert same_signal(earlier, name)
+    assert not same_signal(name, other)
+    assert not same_signal(other, earlier)
+    assert not same_signal(name, f"{0:012x}-{earlier}")  # a time that it never had
 
 
 @given(st.floats(min_value=1e-300, max_value=1e300), st.floats(-1e300, 1e300))

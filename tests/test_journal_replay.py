@@ -121,18 +121,20 @@ def test_features_that_have_another_definition_now_are_named(home, monkeypatch):
     assert fields(again(home, name)) == {"feature_fingerprint"}
 
 
-def forge(home: Path, record_id: str, change, *, hashed: bool) -> None:
-    """Alter a record's payload in the file, its hash made to fit or not."""
+def forge(home: Path, record_id: str, change, *, hashed: bool, renamed: str | None = None) -> None:
+    """Alter a record's payload in the file, and its id, its hash made to fit or not."""
     with closing(sqlite3.connect(home / "journal" / "journal.db")) as connection, connection:
-        connection.execute("DROP TRIGGER records_refuse_update")
+        connection.execute("DROP TRIGGER IF EXISTS records_refuse_update")
         find = "SELECT * FROM records WHERE record_id = ?"
         row = list(connection.execute(find, [record_id]).fetchone())
         payload = json.loads(row[5])
         change(payload)
         row[5] = json.dumps(payload, sort_keys=True, separators=(",", ":"))
+        row[3] = renamed or record_id
         digest = chained_hash(*row[:7]) if hashed else row[7]
         connection.execute(
-            "UPDATE records SET payload = ?, hash = ? WHERE record_id = ?", [row[5], digest, record_id]
+            "UPDATE records SET record_id = ?, payload = ?, hash = ? WHERE record_id = ?",
+            [row[3], row[5], digest, record_id],
         )
 
 
@@ -150,6 +152,16 @@ def test_a_signal_that_was_altered_in_the_journal_is_named(home):
     signal = DecisionRecord.of(journal(home).get(name)).signal_id
     forge(home, signal, lambda payload: payload["features"].update(mom_20=-2.0), hashed=True)
     assert {"signal_id", "observation.momentum_score"} <= fields(again(home, name))
+
+
+def test_a_signal_under_the_id_that_an_earlier_version_gave_comes_out_identical(home):
+    name = decide(home, saved(home, 2))
+    signal = DecisionRecord.of(journal(home).get(name)).signal_id
+    forge(home, name, lambda payload: payload.update(signal_id=signal[-64:]), hashed=True)
+    forge(home, signal, lambda payload: None, hashed=True, renamed=signal[-64:])
+    found = again(home, name)
+    assert found.decision.signal_id == signal[-64:]
+    assert found.identical, found.differences
 
 
 def test_limits_that_the_operator_changed_since_are_told_and_change_nothing(home):

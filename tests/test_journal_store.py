@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import resource
 import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -367,9 +368,13 @@ def test_no_acknowledged_decision_is_lost_when_writers_are_killed_under_load(tmp
 def test_what_threads_append_at_once_is_one_transaction(journal, monkeypatch):
     groups = []
     write = journal._group._settle
-    monkeypatch.setattr(
-        journal._group, "_settle", lambda asked, wait: groups.append(len(asked)) or write(asked)
-    )
+
+    def slowly(asked, wait):
+        groups.append(len(asked))
+        time.sleep(0.001)  # while which the others come
+        return write(asked, wait)
+
+    monkeypatch.setattr(journal._group, "_settle", slowly)
     journal.append("decision", "first", {})
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: journal.append("decision", f"d{n}", {"n": n}), range(400)))

@@ -46,8 +46,8 @@ class Advises:
     def values(self, situation: Situation) -> np.ndarray:
         return np.full((1, 6), self.value)
 
-    def pick(self, values: np.ndarray, situation: Situation) -> np.ndarray:
-        return self.size(situation)
+    def pick(self, values: np.ndarray, situation: Situation) -> tuple[np.ndarray, np.ndarray]:
+        return self.size(situation), self.size(situation)
 
     def size(self, situation: Situation) -> np.ndarray:
         if self.error:

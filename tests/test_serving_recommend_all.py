@@ -146,7 +146,7 @@ class FailsOnOne:
             raise ZeroDivisionError("of one signal")
         return self.own.values(situation)
 
-    def pick(self, values: np.ndarray, situation: Situation) -> np.ndarray:
+    def pick(self, values: np.ndarray, situation: Situation) -> tuple[np.ndarray, np.ndarray]:
         return self.own.pick(values, situation)
 
 

@@ -13,8 +13,9 @@ from fastapi import FastAPI
 
 from envs.guardrails import Account, Limits
 from journal.budget import RiskBudget
-from journal.records import DecisionRecord, ReserveRecord, SignalRecord
+from journal.records import DecisionRecord, ReserveRecord, SignalRecord, signal_id_of
 from serving import again
+from serving import sizing_desk as desks
 from serving.answers import BatchAnswer, ReservationAnswer, SizingAnswer
 from serving.reservations import entered, held
 from serving.schemas import Reserve
@@ -91,6 +92,17 @@ def test_one_key_is_answered_and_spent_once(api: FastAPI, home: Path, budget: Ri
     assert ask(other_replica, "POST", "/", json=body).json() == first
     assert used(budget) == (0.015, 0.015)
     assert len(list(journal(home).read("decision"))) == 1
+
+
+def test_a_key_that_an_earlier_version_answered_is_answered_again(
+    api: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(desks, "signal_id_of", lambda time, text: signal_id_of(time, text)[-64:])
+        first = ask(api, "POST", "/", json=reserving("EURUSD-1")).json()
+    assert ask(api, "POST", "/", json=reserving("EURUSD-1")).json() == first
+    other = ask(api, "POST", "/", json=reserving("EURUSD-1", signal={"price": 1.106}))
+    assert other.status_code == 409
 
 
 @pytest.mark.parametrize(
