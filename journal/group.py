@@ -55,10 +55,10 @@ class Group(Generic[Question, Answer]):
 
     def ask(self, question: Question, *, wait: bool = True) -> Answer:
         """The answer to `question`, as soon as it is settled; WouldWait, without `wait`, if not now."""
+        if not wait:
+            return self._at_once(question)
         asked: _Asked[Question, Answer] = _Asked(question)
         with self._lock:
-            if self._settling and not wait:
-                raise WouldWait
             self._waiting.append(asked)
             first, self._settling = not self._settling, True
         if not first:
@@ -68,11 +68,26 @@ class Group(Generic[Question, Answer]):
                 self._leave(asked)
                 raise
         if asked.answer is None:
-            self._settle_all(wait)
+            self._settle_all()
         if isinstance(asked.answer, Exception):
             raise asked.answer
         assert asked.answer is not None
         return asked.answer
+
+    def _at_once(self, question: Question) -> Answer:
+        """The answer to `question` where no other thread settles or waits."""
+        with self._lock:
+            if self._settling:
+                raise WouldWait
+            self._settling = True
+            self._deepest = max(self._deepest, 1)
+        try:
+            (answer,) = self._settle([question], False)
+        finally:
+            self._hand_over()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def deepest(self) -> int:
         """The most questions that were settled at once since the last call of this."""
@@ -80,7 +95,7 @@ class Group(Generic[Question, Answer]):
             found, self._deepest = self._deepest, 0
         return found
 
-    def _settle_all(self, wait: bool) -> None:
+    def _settle_all(self) -> None:
         """Settle all that waits, this thread's own question included, and let the next one begin."""
         with self._lock:
             batch = list(self._waiting)
@@ -88,10 +103,7 @@ class Group(Generic[Question, Answer]):
             self._deepest = max(self._deepest, len(batch))
         own = batch[0]  # whoever is first, or was rung, stands there
         try:
-            answers = self._settle([asked.question for asked in batch], wait)
-        except WouldWait:
-            self._pass_on(batch[1:])
-            raise
+            answers = self._settle([asked.question for asked in batch], True)
         except Exception as error:
             answers = [error] * len(batch)
         except BaseException:  # this thread is being ended, the others' questions are not

@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
@@ -36,16 +35,16 @@ class SizesTogether:
 
     def __init__(self, desk: SizingDesk) -> None:
         self._desk = desk
-        self._read = TypeAdapter(SizingRequest).validate_json
-        self._of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _Gathering] = WeakKeyDictionary()
+        self._read = TypeAdapter(SizingRequest).validator.validate_json
+        self._latest: tuple[asyncio.AbstractEventLoop, _Gathering] | None = None
 
     async def answer(self, body: bytes) -> bytes | None:
         """The body of the answer, already journaled; None where another way must be gone."""
-        loop = asyncio.get_running_loop()  # a gathering is one loop's: Serve has one, a test as it likes
-        if (gathering := self._of_loop.get(loop)) is None:
-            gathering = self._of_loop[loop] = Gathering(self._work_out, self._record)
+        loop, latest = asyncio.get_running_loop(), self._latest
+        if latest is None or latest[0] is not loop:  # it is one loop's: Serve has one, a test as it likes
+            latest = self._latest = loop, Gathering(self._work_out, self._record)
         try:
-            return await gathering.ask((body, time.perf_counter()))
+            return await latest[1].ask((body, time.perf_counter()))
         except (InputError, Unavailable):
             return None
 
