@@ -252,8 +252,8 @@ class OutcomeRecord(Payload):
 
 
 def outcome_id(signal: str) -> str:
-    """The record id of the one outcome of the signal of that id."""
-    return f"outcome-{signal}"
+    """The record id of the one outcome of the signal of that id, by its SHA-256: see `same_signal`."""
+    return f"outcome-{signal[-64:]}"
 
 
 class FillRecord(Payload):

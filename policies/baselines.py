@@ -34,12 +34,19 @@ def best_legal(values: Floats, mask: npt.NDArray[np.bool_]) -> Floats:
     return size
 
 
-def best(values: Floats, mask: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
+def best_and_free(values: Floats, mask: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """`best_legal`, and what it would be if all tiers were legal."""
     _check(values, mask)
     legal, free = np.empty((2, len(values)))
     _best(values, mask, legal, free)
     return legal, free
+
+
+def _check(values: Floats, mask: npt.NDArray[np.bool_]) -> None:
+    if values.shape != mask.shape or values.shape[1] != len(SIZES):
+        raise DataError(
+            "values", (values.shape, mask.shape), f"give {len(SIZES)} values and a mask of each row"
+        )
 
 
 @numba.njit(cache=True, nogil=True)
@@ -52,13 +59,6 @@ def _best_legal(values: Floats, mask: npt.NDArray[np.bool_], size: Floats) -> No
             if mask[row, tier] and better:
                 best = tier
         size[row] = SIZES[best]
-
-
-def _check(values: Floats, mask: npt.NDArray[np.bool_]) -> None:
-    if values.shape != mask.shape or values.shape[1] != len(SIZES):
-        raise DataError(
-            "values", (values.shape, mask.shape), f"give {len(SIZES)} values and a mask of each row"
-        )
 
 
 @numba.njit(cache=True, nogil=True)
@@ -209,7 +209,7 @@ class PlugIn:
 
     def pick(self, values: Floats, situation: Situation) -> tuple[Floats, Floats]:
         """See `ValuePolicy.pick`."""
-        return best(values, situation.mask)
+        return best_and_free(values, situation.mask)
 
     def size(self, situation: Situation) -> Floats:
         """See `Policy.size`."""

@@ -89,7 +89,7 @@ class BundleMeta(BaseModel):
     base_risk: float
     k: float = Field(gt=0, description="Kelly divisor of the utility")
     k_from: str = Field(description="how k was set")
-    session_days: float
+    session_days: float = Field(ge=1e-3, le=36_525, description="of training; how long a review window is")
     prior_win_rate: float
     volatility_median: dict[str, float] = Field(
         description="training median of atr_ratio by symbol, '*' pooled"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from envs.fine_tune import fine_tuned
 from envs.observation import Situation
 from market.errors import DataError
-from policies.baselines import best, best_legal
+from policies.baselines import best_and_free, best_legal
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.float32]
@@ -111,7 +111,7 @@ class TierPolicy:
 
     def pick(self, values: Floats, situation: Situation) -> tuple[Floats, Floats]:
         """See `ValuePolicy.pick`."""
-        return best(values, situation.mask)
+        return best_and_free(values, situation.mask)
 
     def size(self, situation: Situation) -> Floats:
         """See `Policy.size`."""

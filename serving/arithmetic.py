@@ -9,12 +9,13 @@ import hashlib
 from collections.abc import Callable
 from math import nan
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, Final, NamedTuple, Self
 
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba.core.dispatcher import Dispatcher
 
 import envs
 import features
@@ -49,7 +50,8 @@ Plain = tuple[Any, ...]  # a NamedTuple's fields: a call with the NamedTuple its
 
 ACCOUNTS: Final = len(Account._fields)  # numbers that a row of `look` begins with, those of the limits after
 TOLD: Final = ACCOUNTS + len(LIMIT_FIELDS)  # where those of the signal begin:
-SIDE, CLOSE, LEVEL, STOP, TARGET, CONFIDENCE, WIN_RATE, ELAPSED = range(TOLD, TOLD + 8)
+WIDTH: Final = TOLD + 8
+SIDE, CLOSE, LEVEL, STOP, TARGET, CONFIDENCE, WIN_RATE, ELAPSED = range(TOLD, WIDTH)
 
 FAULTS: Final = (
     None,
@@ -153,8 +155,12 @@ class Judged(NamedTuple):
     utility: float  # in R, expected under the outcome model
 
 
+JUDGED: Final = len(Judged._fields)
+SIZE, TIER, RULE_TIER, BINDING, FREE_BINDING, FAULT, OUTSIDE, UTILITY = range(JUDGED)
+
+
 def look(known: Known, rows: Floats, market: Floats, curve: Ints) -> Seen:
-    """What `rows` float64[N, TOLD + 8] and their features `market` float64[N, 31] look like.
+    """What `rows` float64[N, WIDTH] and their features `market` float64[N, 31] look like.
 
     `curve`: see `VolatilityRanks.curve_of`.
     """
@@ -164,20 +170,18 @@ def look(known: Known, rows: Floats, market: Floats, curve: Ints) -> Seen:
 
 
 def judge(known: Known, rows: Floats, market: Floats, seen: Seen, said: Said, snaps: bool) -> Floats:
-    """What becomes of `said`, float64[N, len(Judged)]: where it is faulty the rule's STANDARD stands in.
+    """What becomes of `said`, float64[N, JUDGED]: where it is faulty the rule's STANDARD stands in.
 
     `snaps`: see `policies.decision.Policy`.
     """
-    judged = np.empty((len(rows), len(Judged._fields)))
+    judged = np.empty((len(rows), JUDGED))
     _judge(rows, market, known.worth, known.near, tuple(seen), tuple(said), snaps, judged)
     return judged
 
 
 def _compiled(sources: str) -> tuple[Callable[..., None], Callable[..., None]]:
-    """`_look` and `_judge`, kept on disk by numba for as long as `sources`, which they close over, stays.
-
-    It looks at nothing else but this file: what it kept would be used on though a function that is called
-    here had changed.
+    """`_look` and `_judge`, kept on disk by numba for as long as this file and `sources`, which they close
+    over, stay as they are.
     """
 
     @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -193,20 +197,20 @@ def _compiled(sources: str) -> tuple[Callable[..., None], Callable[..., None]]:
         _ = sources
         worth, seen = Worth(*of_worth), Seen(*filled)
         limits, told = rows[:, ACCOUNTS:TOLD].copy(), rows.T.copy()
-        fill_caps(told, limits, seen.largest, seen.cap_rule)
-        fill_masks(seen.largest, limits, seen.mask)
+        _caps(told, limits, seen.largest, seen.cap_rule)
+        _masks(seen.largest, limits, seen.mask)
         close, stop, fields = told[CLOSE], told[STOP], np.empty((len(rows), len(SIGNAL_FIELDS)))
         plan = told[SIDE], close, told[LEVEL], stop, told[TARGET], told[CONFIDENCE]
-        fill_fields(market, *plan, curve, Curves(*ranks), fields)
-        fill_probability(fields, Answering(*answering), seen.probability)
+        _fields(market, *plan, curve, Curves(*ranks), fields)
+        _probability(fields, Answering(*answering), seen.probability)
         # The entry price is not known yet: the close of the signal bar stands in for it.
         distance = np.abs(close - stop)
-        fill_costs(close, distance, worth.fixed_bps, worth.impact_bps, seen.cost_r, seen.impact_r)
+        _costs(close, distance, worth.fixed_bps, worth.impact_bps, seen.cost_r, seen.impact_r)
         chance = np.empty(len(rows))
-        fill_win_chances(seen.probability, worth.outcome_r, seen.cost_r + seen.impact_r, chance)
-        fill_market_columns(fields, chance, told[WIN_RATE], seen.observation)
-        fill_session_left(told[ELAPSED], worth.session)
-        fill_account_columns(seen.observation, told, limits, seen.largest, told[ELAPSED])
+        _win_chances(seen.probability, worth.outcome_r, seen.cost_r + seen.impact_r, chance)
+        _market_columns(fields, chance, told[WIN_RATE], seen.observation)
+        _session_left(told[ELAPSED], worth.session)
+        _account_columns(seen.observation, told, limits, seen.largest, told[ELAPSED])
 
     @numba.njit(cache=True, nogil=True, error_model="numpy")
     def judge(
@@ -223,27 +227,27 @@ def _compiled(sources: str) -> tuple[Callable[..., None], Callable[..., None]]:
         worth, near, seen, said = Worth(*of_worth), Near(*of_near), Seen(*of_seen), Said(*of_said)
         count = len(rows)
         limits, distance = rows[:, ACCOUNTS:TOLD].copy(), np.empty(count)
-        fill_distances(market, near.mean, near.scale, near.precision, distance)
+        _distances(market, near.mean, near.scale, near.precision, distance)
         # Three proposals each: what is answered, what the model would do without limits, and the rule.
         sizes, strange = np.full(3 * count, SIZES[STANDARD]), np.zeros(3 * count, dtype=np.bool_)
         snap = np.ones(count, dtype=np.bool_)
         for row in range(count):
             fault = _first_fault(row, market, seen, said)
-            judged[row, 5] = fault
+            judged[row, FAULT] = fault
             if fault == SOUND:
                 sizes[row], sizes[count + row] = said.proposed[row], said.wanted[row]
                 strange[row], snap[row] = distance[row] > near.limit, snaps
         binding = np.empty(3 * count, dtype=np.int8)
-        fill_bounds(sizes, strange, seen.largest, seen.cap_rule, limits, snap, binding)
+        _bounds(sizes, strange, seen.largest, seen.cap_rule, limits, snap, binding)
         multiplier, utility = sizes[:count].reshape((-1, 1)), np.empty((count, 1))
         law = seen.probability, worth.outcome_r, seen.cost_r, seen.impact_r
-        fill_expected_utilities(multiplier, *law, worth.scale, utility)
+        _expected_utilities(multiplier, *law, worth.scale, utility)
         for row in range(count):
-            judged[row, 0] = sizes[row]
-            judged[row, 1] = tier_below(sizes[row])
-            judged[row, 2] = tier_below(sizes[2 * count + row])
-            judged[row, 3], judged[row, 4] = binding[row], binding[count + row]
-            judged[row, 6], judged[row, 7] = strange[row], utility[row, 0]
+            judged[row, SIZE] = sizes[row]
+            judged[row, TIER] = _tier_below(sizes[row])
+            judged[row, RULE_TIER] = _tier_below(sizes[2 * count + row])
+            judged[row, BINDING], judged[row, FREE_BINDING] = binding[row], binding[count + row]
+            judged[row, OUTSIDE], judged[row, UTILITY] = strange[row], utility[row, 0]
 
     return look, judge
 
@@ -270,6 +274,19 @@ def _first_fault(row: int, market: Floats, seen: Seen, said: Said) -> int:
     return NEGATIVE_SIZE if min(said.proposed[row], said.wanted[row]) < 0.0 else SOUND
 
 
+def _anew(kernel: Any) -> Any:
+    """`kernel` and all that it calls, to be compiled into what calls it.
+
+    What numba keeps of each it looks up by the file of that one alone: it would be used on though a limit or
+    a function of another file had changed.
+    """
+    function = getattr(kernel, "py_func", kernel)
+    named = {name: function.__globals__.get(name) for name in function.__code__.co_names}
+    called = {name: _anew(value) for name, value in named.items() if isinstance(value, Dispatcher)}
+    alone = FunctionType(function.__code__, function.__globals__ | called, function.__name__)
+    return numba.jit(**getattr(kernel, "targetoptions", {"nopython": True, "nogil": True}))(alone)
+
+
 def _sources(*packages: ModuleType) -> str:
     """The SHA-256 (hex) of all modules of `packages`."""
     digest = hashlib.sha256()
@@ -279,4 +296,14 @@ def _sources(*packages: ModuleType) -> str:
     return digest.hexdigest()
 
 
+_account_columns, _masks, _caps, _bounds = map(
+    _anew, (fill_account_columns, fill_masks, fill_caps, fill_bounds)
+)
+_fields, _probability, _costs, _distances = map(
+    _anew, (fill_fields, fill_probability, fill_costs, fill_distances)
+)
+_market_columns, _session_left, _win_chances, _expected_utilities, _tier_below = map(
+    _anew,
+    (fill_market_columns, fill_session_left, fill_win_chances, fill_expected_utilities, tier_below),
+)
 _look, _judge = _compiled(_sources(features, signals, envs, policies))

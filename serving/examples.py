@@ -62,7 +62,7 @@ RESERVATION: Final[Example] = {
     "expires": "2026-01-05T14:01:00+00:00",
 }
 OUTCOME: Final[Example] = {
-    "outcome_id": "outcome-019b8e752300-80635ff335317105a360ee12c85d7a1db76a7c8461076e2c52b0e65094986def",
+    "outcome_id": "outcome-80635ff335317105a360ee12c85d7a1db76a7c8461076e2c52b0e65094986def",
     "decision_id": "2f6c1d0e-6b0e-4a3c-9f55-0a2f6a0f3f11",
     "signal_id": "019b8e752300-80635ff335317105a360ee12c85d7a1db76a7c8461076e2c52b0e65094986def",
     "reservation": {**RESERVATION, "state": "settled"},

@@ -5,7 +5,7 @@ Knows nothing of HTTP, nor of what the outcome is used for.
 
 from typing import Any
 
-from journal.records import OutcomeRecord, SignalRecord, outcome_id
+from journal.records import OutcomeRecord, SignalRecord, outcome_id, same_signal
 from journal.store import Journal
 from market.bars import iso
 from market.errors import DataError, InputError
@@ -53,6 +53,8 @@ def _is_there(journal: Journal, outcome: OutcomeRecord) -> bool:
     except InputError:  # there is none, or the journal fails: to write will tell
         return False
     found = OutcomeRecord.of(record)
+    if same_signal(found.signal_id, outcome.signal_id):
+        found = found.model_copy(update={"signal_id": outcome.signal_id})
     differing = [
         name
         for name in OutcomeRecord.model_fields

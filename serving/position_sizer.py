@@ -20,6 +20,7 @@ from features.pipeline import FeaturePipeline
 from features.spec import FEATURE_NAMES, WARMUP
 from market.bars import Bars
 from market.errors import DataError, first_line
+from policies.baselines import best_and_free
 from policies.bundle import PolicyBundle
 from policies.decision import ladder
 from serving import arithmetic
@@ -269,8 +270,9 @@ class PositionSizer:
 
 def warm() -> None:
     """Compile what sizes are made with, or load it from the disk: the first request would wait for it."""
-    rows = np.zeros((1, arithmetic.TOLD + 8)), np.zeros((1, COUNT))
+    rows = np.zeros((1, arithmetic.WIDTH)), np.zeros((1, COUNT))
     seen = arithmetic.look(NOTHING_KNOWN, *rows, np.zeros(1, dtype=np.int64))
+    best_and_free(np.zeros(seen.mask.shape), seen.mask)
     arithmetic.judge(NOTHING_KNOWN, *rows, seen, Said.nothing(1, UNSERVED), False)
 
 

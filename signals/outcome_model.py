@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, Self
 import numba
 import numpy as np
 import numpy.typing as npt
-from numba.extending import register_jitable
 
 from market.errors import DataError
 from market.splits import purged_folds
@@ -62,8 +61,8 @@ class Answering(NamedTuple):
     intercept: FloatArray  # [K]
     base: FloatArray  # [K]
     shrink: FloatArray  # [K]
-    ends: IntArray  # [3], before which of the K columns each of STAGES ends
-    grown: IntArray  # [4, 3], where scores, trees and nodes of each of STAGES begin and the last ones end
+    ends: IntArray  # [S], before which of the K columns each of the stages ends
+    grown: IntArray  # [S + 1, 3], where scores, trees and nodes of each begin and those of the last end
     baseline: FloatArray  # and from here on the trees of all stages, one after the other; see `BoostedTrees`
     root: IntArray
     feature: IntArray
@@ -74,7 +73,7 @@ class Answering(NamedTuple):
     value: FloatArray
 
 
-# Stands in where no model is there: it has no bins, and says nothing.
+# Stands in where no model is there: it has no bins, two stages of one class each, and says nothing.
 NOTHING_LEARNED = Answering(
     np.zeros(len(SIGNAL_FIELDS)),
     np.ones(len(SIGNAL_FIELDS)),
@@ -88,9 +87,11 @@ NOTHING_LEARNED = Answering(
 )
 
 
-@register_jitable
 def fill_probability(x: FloatArray, model: Answering, probability: FloatArray) -> None:
-    """Fill in P(bin) of x float64[N, 6], which lie in memory row by row."""
+    """Fill in P(bin) of x float64[N, 6], which lie in memory row by row.
+
+    Plain Python around compiled loops, all of which can be compiled as one.
+    """
     logits, ends = np.empty((len(x), len(model.base))), model.ends
     scaling = model.center, model.scale, model.term_center, model.term_scale
     fill_logits(x, *scaling, model.coefficient, model.intercept, logits)

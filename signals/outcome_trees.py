@@ -70,6 +70,10 @@ def place_scores(scores: FloatArray, x: FloatArray, first: int, logits: FloatArr
 
 def restored(arrays: Mapping[str, npt.NDArray[Any]], classes: int, rounds: int) -> BoostedTrees:
     """Trees of K = `classes` and as many `rounds` from their `to_arrays`. Raises DataError for others."""
+    if classes < 2:
+        raise DataError(
+            "trees, classes", classes, "give trees only where there are two classes to tell apart"
+        )
     trees = BoostedTrees.from_arrays(arrays, len(SIGNAL_FIELDS))
     scores = 1 if classes == 2 else classes
     if trees.baseline.size != scores or trees.root.size != scores * rounds:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from envs.guardrails import LARGEST_SIZE, SIZES, Limits
 from evaluation.backtest import run
@@ -101,6 +102,24 @@ def test_fine_tune_that_is_not_served_leaves_the_tiers_alone(tmp_path: Path) -> 
     assert isinstance(opened.policy(), TierPolicy)
     assert opened.meta.fine_tune is not None
     assert opened.meta.fine_tune.lower_bound == -0.01
+
+
+def test_support_of_other_features_is_refused() -> None:
+    made = bundle(0)
+    few = replace(
+        made.support,
+        mean=made.support.mean[:30],
+        scale=made.support.scale[:30],
+        precision=made.support.precision[:30, :30],
+    )
+    with pytest.raises(ValueError, match="30 features, not 31"):
+        replace(made, support=few)
+
+
+@pytest.mark.parametrize("days", [0.0, 1e-15, 1e300])
+def test_sessions_that_are_no_time_are_refused(days: float) -> None:
+    with pytest.raises(ValidationError, match="session_days"):
+        bundle(0, session_days=days)
 
 
 def test_network_without_figures_or_figures_without_network_are_refused() -> None:

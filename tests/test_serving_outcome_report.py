@@ -8,7 +8,8 @@ import pytest
 from fastapi import FastAPI
 
 from journal.history import settled
-from journal.records import OutcomeRecord
+from journal.records import OutcomeRecord, signal_id_of
+from serving import sizing_desk as desks
 from serving.answers import OutcomeAnswer
 from serving.schemas import OutcomeReport
 from serving.sizing_service import sizing_api
@@ -61,6 +62,24 @@ def test_a_repeated_outcome_changes_nothing_even_from_many_clients_at_once(home:
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.json()["outcome_id"] for answer in answers}) == 1
     assert len(list(journal(home).read("outcome"))) == 1
+
+
+def test_a_signal_has_one_outcome_though_an_earlier_version_named_it_otherwise(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = sizing_api(sizing_desk(home))
+    with monkeypatch.context() as earlier:
+        earlier.setattr(desks, "signal_id_of", lambda time, text: signal_id_of(time, text)[-64:])
+        before = sized(api)
+    now = sized(api)
+    first = ask(api, "POST", f"/{before}/outcome", json=REPORT).json()
+    again = ask(api, "POST", f"/{now}/outcome", json=REPORT)
+    assert (again.status_code, again.json()["outcome_id"]) == (200, first["outcome_id"])
+    assert ask(api, "POST", f"/{now}/outcome", json=REPORT | {"gross_r": 1.5}).status_code == 409
+    assert len(list(journal(home).read("outcome"))) == 1
+    history = settled(f"sqlite:///{home}/journal/journal.db")
+    assert history.trades.gross_r.tolist() == [1.98]
+    assert any("have no outcome yet" in note for note in history.notes)
 
 
 def test_another_outcome_is_a_conflict_that_names_what_differs(home: Path) -> None:

@@ -406,6 +406,16 @@ def test_bars_give_what_their_features_give() -> None:
         feature_row(bars.window(0, 100))
 
 
+def test_a_policy_that_answers_in_another_shape_has_no_say() -> None:
+    class Mute(Advises):
+        def values(self, situation: Situation) -> np.ndarray:
+            return np.zeros((1, 5))
+
+    details = told(Mute()).get_sizing_recommendation(SIGNAL, ROW, FRESH, Limits()).details
+    assert (details["source"], details["multiplier"]) == ("rule", 1.0)
+    assert details["model_fault"].startswith("ValueError: the policy gives values and sizes of the shapes")
+
+
 @pytest.mark.parametrize("market", [np.zeros(30), np.zeros((1, 31)), {"mom_5": 1.0}, {}])
 def test_features_of_another_shape_are_refused(market: Any) -> None:
     with pytest.raises(DataError, match="features: got"):

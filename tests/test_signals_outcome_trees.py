@@ -3,7 +3,7 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from market.errors import DataError
-from signals.boosted_trees import DEPTH, LEAF, RIDGE
+from signals.boosted_trees import DEPTH, LEAF, NO_TREES, RIDGE
 from signals.outcome_trees import (
     FEWEST_ROWS_PER_LEAF,
     LEARNING_RATE,
@@ -55,6 +55,12 @@ def test_every_stop_of_one_growth_answers_as_scikit_learns_own_probabilities(cla
         ours = np.exp(log_probability(trees, asked))
         np.testing.assert_allclose(ours, theirs(x, y, rounds).predict_proba(asked), rtol=0, atol=1e-12)
         np.testing.assert_allclose(ours.sum(axis=1), 1.0, atol=1e-12)
+
+
+def test_a_single_class_needs_no_trees():
+    arrays = NO_TREES.to_arrays() | {"baseline": np.zeros(1)}
+    with pytest.raises(DataError, match="classes: got 1; give trees only where there are two"):
+        restored(arrays, 1, 0)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
