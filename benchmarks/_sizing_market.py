@@ -26,10 +26,8 @@ from signals.rules import rule
 from signals.signal_frame import checked
 from signals.trades import Trades, trade_fields, trade_ranks
 
-BODIES: Final = (
-    512  # that are written out; all others differ from one of them in their signal's name and time
-)
-BEGIN: Final = np.datetime64("2026-01-05T00:00:00", "ns").astype(np.int64)
+BODIES: Final = 512  # that are written out; all others differ from them in their signal's name and time alone
+BEGIN: Final = 1_767_571_200_000_000_000  # ns, 2026-01-05T00:00Z
 AT_ONCE: Final = 16  # signals of one bar, as a desk of so many markets has them; the next come a second later
 WIDTHS: Final = (12, 64, 32, 6)  # as `train` makes it by default
 
@@ -95,7 +93,7 @@ def _time(number: int) -> str:
 
 @lru_cache(4)  # requests of one bar follow one another
 def _second(number: int) -> str:
-    return iso(int(BEGIN) + number * 1_000_000_000)
+    return iso(BEGIN + number * 1_000_000_000)
 
 
 def sizing_market(seed: int = 0) -> SizingMarket:

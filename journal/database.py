@@ -28,8 +28,8 @@ CONNECT_SECONDS: Final = 10
 IMMEDIATE: Final = "immediate"  # of a connection: its next transaction writes
 LARGEST_WAL: Final = 8_000  # pages of 4 kB, after which the -wal file beside the database is begun anew
 SETTINGS: Final = (  # of every connection to SQLite
-    # Ids are random, so that a batch changes a page of their index for each: with SQLite's own 1,000 pages
-    # every large batch would wait for the disk to take in what was changed, and 2 MB hold no such index.
+    # A batch changes a page or so for each record: with SQLite's own 1,000 pages a large one would wait for
+    # the disk to take in what was changed, and 2 MB do not hold an index of ids that come in no order.
     f"wal_autocheckpoint={LARGEST_WAL}",
     "cache_size=-32768",  # kB
 )

@@ -5,6 +5,7 @@ K classes.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numba
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from market.errors import DataError
-from signals.boosted_trees import BoostedTrees
+from signals.boosted_trees import NO_TREES, BoostedTrees
 from signals.fields import SIGNAL_FIELDS
 from signals.outcome_logit import log_softmax
 
@@ -34,9 +35,8 @@ def grow(x: FloatArray, classes: IntArray, base: FloatArray, rounds: Sequence[in
     of time may lack one), by a model without trees. Run it on one thread: more add up in another order.
     """
     if np.unique(classes).size < base.size:
-        nothing, none = np.zeros(0), np.zeros(0, dtype=np.int64)
         baseline = np.diff(base) if base.size == 2 else base
-        return [BoostedTrees(baseline, none, none, nothing, none, none, none, nothing)] * len(rounds)
+        return [replace(NO_TREES, baseline=baseline)] * len(rounds)
     grown = BoostedTrees.fit(x, classes, max(rounds), _SEED, LEAVES, FEWEST_ROWS_PER_LEAF, LEARNING_RATE)
     return [grown.first_rounds(stop) for stop in rounds]
 
