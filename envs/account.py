@@ -7,11 +7,11 @@ account and thousands go through the same arithmetic.
 
 from dataclasses import dataclass, fields
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from envs.guardrails import RISK_DECIMALS, Account
+from market.compiled import compiled
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -110,7 +110,7 @@ class Ledger:
         )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _settle(
     now: Integers,
     equity: Floats,
@@ -151,7 +151,7 @@ def _settle(
             open_risk[i] = total
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _open(
     multiplier: Floats,
     base_risk: float,

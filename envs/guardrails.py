@@ -12,10 +12,11 @@ from numbers import Real
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, Self
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
+
+from market.compiled import compiled
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -245,7 +246,7 @@ def _flags(given: npt.ArrayLike) -> Bools:
     return np.ascontiguousarray(given, dtype=np.bool_)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def fill_caps(accounts: Floats, limits: Floats, largest: Floats, rule: Codes) -> None:
     """Fill in `largest` and `rule`."""
     for i in range(len(largest)):
@@ -280,7 +281,7 @@ def fill_caps(accounts: Floats, limits: Floats, largest: Floats, rule: Codes) ->
         largest[i], rule[i] = least, binding
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def fill_masks(cap: Floats, limits: Floats, mask: Bools) -> None:
     """Fill in `mask`."""
     for i in range(len(cap)):
@@ -290,7 +291,7 @@ def fill_masks(cap: Floats, limits: Floats, mask: Bools) -> None:
             mask[i, 0] = not mask[i, 1]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def fill_bounds(
     size: Floats,
     strange: Bools,
@@ -324,14 +325,14 @@ def fill_bounds(
         size[i], binding[i] = SIZES[tier_below(own)] if snaps else own, rule
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _floor_to_tier(multiplier: Floats, tier: npt.NDArray[np.int64]) -> None:
     """Fill in `tier`."""
     for i in range(len(multiplier)):
         tier[i] = tier_below(multiplier[i])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def tier_below(size: float) -> int:
     """The index of the largest of SIZES at or below `size`; 0 below all of them, and of what is no number."""
     below = 0
@@ -341,7 +342,7 @@ def tier_below(size: float) -> int:
     return below
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _usable(own: Floats) -> bool:
     """Whether every limit is a number in its range."""
     for number in own:

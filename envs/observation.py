@@ -5,7 +5,6 @@ Knows nothing of where its parts come from. docs/observation.md gives each field
 
 from typing import Final, NamedTuple, Self
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -20,6 +19,7 @@ from envs.guardrails import (
     account_columns,
     as_rows,
 )
+from market.compiled import compiled
 
 Floats = npt.NDArray[np.float64]
 
@@ -87,7 +87,7 @@ def market_observation(
     return rows
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def fill_market_columns(
     signal_fields: Floats, confidence: Floats, win_rate: Floats, rows: npt.NDArray[np.float32]
 ) -> None:
@@ -114,7 +114,7 @@ def observe(
     return rows
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def fill_account_columns(
     rows: npt.NDArray[np.float32], accounts: Floats, limits: Floats, cap: Floats, session_left: Floats
 ) -> None:
@@ -131,13 +131,13 @@ def fill_account_columns(
         rows[i, -1] = session_left[i % len(session_left)]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _used_up(used: float, limit: float) -> float:
     """Used over limit; a limit of zero counts as used up."""
     return used / limit if limit > 0.0 else 1.0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _share(value: float) -> float:
     """`value` held within [0, 1]; NaN stays NaN."""
     if np.isnan(value):
@@ -152,7 +152,7 @@ def session_left(elapsed: npt.ArrayLike, days: float) -> Floats:
     return left
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def fill_session_left(elapsed: Floats, whole: float) -> None:
     """Turn what has passed of a session into what is left of it."""
     for i in range(len(elapsed)):

@@ -10,7 +10,6 @@ plug-in that plans ahead.
 from dataclasses import dataclass
 from typing import Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -27,6 +26,7 @@ from envs.oracle_market import (
 )
 from envs.rewards import expected_table
 from envs.signal_table import SignalTable
+from market.compiled import compiled
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -180,7 +180,7 @@ def _motion(task: Task) -> Motion:
     return task == "L2", limits.base_risk, limits.max_daily_risk if task == "L2" else limits.max_drawdown
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _after(
     later: Floats,
     share: float,
@@ -206,7 +206,7 @@ def _after(
     return worth
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _one_back(
     later: Floats,
     utility: Floats,
@@ -248,7 +248,7 @@ def _one_back(
     return value
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _add_later(
     worth: Floats,
     later: Floats,

@@ -7,11 +7,11 @@ limits.
 
 from typing import Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from envs.guardrails import SIZES
+from market.compiled import compiled
 from market.errors import DataError
 
 Floats = npt.NDArray[np.float64]
@@ -55,7 +55,7 @@ def win_chance(probability: Floats, outcome_r: Floats, cost_r: Floats) -> Floats
     return chance
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def fill_win_chances(probability: Floats, gross_r: Floats, cost_r: Floats, chance: Floats) -> None:
     """Fill in `chance`; of what has fewer rows, they are taken in turn."""
     for row in range(len(probability)):
@@ -105,7 +105,7 @@ def expected_utility(
     return expected
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def fill_expected_utilities(
     multiplier: Floats,
     probability: Floats,

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from envs.observation import Situation, market_observation
 from envs.rewards import expected_table, expected_utility, net_r, realised_table, utility, win_chance
+from market.compiled import compiled
 from market.errors import DataError
 from signals.trades import Trades, volatility_ratio
 
@@ -285,7 +285,7 @@ def settled_optimal(time: Integers, exit_time: Integers, net: Floats) -> Floats:
     return _optimal(net[by_exit])[settled_before]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _optimal(outcomes: Floats) -> Floats:
     """After each of the first 0 to n outcomes: see `settled_optimal`. The slope of log growth falls in g."""
     best = np.full(len(outcomes) + 1, np.nan)

@@ -7,13 +7,13 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from envs.guardrails import SIZES
 from envs.observation import OBSERVATION_FIELDS, Situation
 from envs.rewards import expected_table
+from market.compiled import compiled
 from market.errors import DataError
 from policies.decision import Policy
 
@@ -49,7 +49,7 @@ def _check(values: Floats, mask: npt.NDArray[np.bool_]) -> None:
         )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _best_legal(values: Floats, mask: npt.NDArray[np.bool_], size: Floats) -> None:
     """Fill in `size`; where no tier is legal it is none."""
     for row in range(len(values)):
@@ -61,7 +61,7 @@ def _best_legal(values: Floats, mask: npt.NDArray[np.bool_], size: Floats) -> No
         size[row] = SIZES[best]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _best(values: Floats, mask: npt.NDArray[np.bool_], legal: Floats, free: Floats) -> None:
     """Fill in `legal` and `free`."""
     _best_legal(values, mask, legal)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from envs.fine_tune import fine_tuned
 from envs.observation import Situation
+from market.compiled import compiled
 from market.errors import DataError
 from policies.baselines import best_and_free, best_legal
 
@@ -70,7 +70,7 @@ class Network:
         )
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _forward(
     rows: Rows, mean: Rows, scale: Rows, widths: npt.NDArray[np.int64], layers: Rows, result: Rows
 ) -> None:

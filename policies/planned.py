@@ -7,7 +7,6 @@ budget spent; h, the value of standing at e and u relative to an idle account, i
 from dataclasses import dataclass, field
 from typing import Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -15,6 +14,7 @@ from envs.account import NANOSECONDS_PER_DAY
 from envs.guardrails import LARGEST_SIZE, SIZES, Limits
 from envs.observation import OBSERVATION_FIELDS, Situation
 from envs.signal_table import SignalTable
+from market.compiled import compiled
 from policies.baselines import PlugIn, best_legal
 
 Floats = npt.NDArray[np.float64]
@@ -113,7 +113,7 @@ def _between(values: Floats, exposure: Floats, budget: Floats) -> Floats:
     return np.asarray((1.0 - x) * upper + x * lower)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _best(utility: Floats, later: Floats, legal: npt.NDArray[np.bool_]) -> Floats:
     """The mean over signals of the best legal size's worth at each node: float64[G, G]."""
     value = np.zeros(later.shape[:2])

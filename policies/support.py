@@ -6,10 +6,10 @@ Knows nothing of policies: it flags rows, and the guardrail decides what a flag 
 from dataclasses import dataclass
 from typing import Final, Self
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from market.compiled import compiled
 from market.errors import DataError
 
 Floats = npt.NDArray[np.float64]
@@ -60,7 +60,7 @@ class Support:
         return self.distance(rows) > self.limit
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def fill_distances(rows: Floats, mean: Floats, scale: Floats, precision: Floats, distance: Floats) -> None:
     """Fill in `distance`."""
     weighed = np.empty(len(mean))

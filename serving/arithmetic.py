@@ -5,22 +5,12 @@ Composed of the very functions that training and evaluation call; each signal is
 bit. Knows nothing of bundles, nor of how an answer is worded.
 """
 
-import hashlib
-from collections.abc import Callable
 from math import nan
-from pathlib import Path
-from types import FunctionType, ModuleType
 from typing import Any, Final, NamedTuple, Self
 
-import numba
 import numpy as np
 import numpy.typing as npt
-from numba.core.dispatcher import Dispatcher
 
-import envs
-import features
-import policies
-import signals
 from envs.guardrails import (
     INVALID_ACCOUNT,
     INVALID_LIMITS,
@@ -35,6 +25,7 @@ from envs.guardrails import (
 )
 from envs.observation import OBSERVATION_FIELDS, fill_account_columns, fill_market_columns, fill_session_left
 from envs.rewards import fill_expected_utilities, fill_win_chances
+from market.compiled import compiled
 from policies.support import fill_distances
 from signals.fields import SIGNAL_FIELDS, Curves, fill_fields
 from signals.outcome_model import Answering, fill_probability
@@ -179,80 +170,75 @@ def judge(known: Known, rows: Floats, market: Floats, seen: Seen, said: Said, sn
     return judged
 
 
-def _compiled(sources: str) -> tuple[Callable[..., None], Callable[..., None]]:
-    """`_look` and `_judge`, kept on disk by numba for as long as this file and `sources`, which they close
-    over, stay as they are.
-    """
-
-    @numba.njit(cache=True, nogil=True, error_model="numpy")
-    def look(
-        rows: Floats,
-        market: Floats,
-        curve: Ints,
-        ranks: Plain,
-        answering: Plain,
-        of_worth: Plain,
-        filled: Plain,
-    ) -> None:
-        _ = sources
-        worth, seen = Worth(*of_worth), Seen(*filled)
-        limits, told = rows[:, ACCOUNTS:TOLD].copy(), rows.T.copy()
-        _caps(told, limits, seen.largest, seen.cap_rule)
-        _masks(seen.largest, limits, seen.mask)
-        close, stop, fields = told[CLOSE], told[STOP], np.empty((len(rows), len(SIGNAL_FIELDS)))
-        plan = told[SIDE], close, told[LEVEL], stop, told[TARGET], told[CONFIDENCE]
-        _fields(market, *plan, curve, Curves(*ranks), fields)
-        _probability(fields, Answering(*answering), seen.probability)
-        # The entry price is not known yet: the close of the signal bar stands in for it.
-        distance = np.abs(close - stop)
-        _costs(close, distance, worth.fixed_bps, worth.impact_bps, seen.cost_r, seen.impact_r)
-        chance = np.empty(len(rows))
-        _win_chances(seen.probability, worth.outcome_r, seen.cost_r + seen.impact_r, chance)
-        _market_columns(fields, chance, told[WIN_RATE], seen.observation)
-        _session_left(told[ELAPSED], worth.session)
-        _account_columns(seen.observation, told, limits, seen.largest, told[ELAPSED])
-
-    @numba.njit(cache=True, nogil=True, error_model="numpy")
-    def judge(
-        rows: Floats,
-        market: Floats,
-        of_worth: Plain,
-        of_near: Plain,
-        of_seen: Plain,
-        of_said: Plain,
-        snaps: bool,
-        judged: Floats,
-    ) -> None:
-        _ = sources
-        worth, near, seen, said = Worth(*of_worth), Near(*of_near), Seen(*of_seen), Said(*of_said)
-        count = len(rows)
-        limits, distance = rows[:, ACCOUNTS:TOLD].copy(), np.empty(count)
-        _distances(market, near.mean, near.scale, near.precision, distance)
-        # Three proposals each: what is answered, what the model would do without limits, and the rule.
-        sizes, strange = np.full(3 * count, SIZES[STANDARD]), np.zeros(3 * count, dtype=np.bool_)
-        snap = np.ones(count, dtype=np.bool_)
-        for row in range(count):
-            fault = _first_fault(row, market, seen, said)
-            judged[row, FAULT] = fault
-            if fault == SOUND:
-                sizes[row], sizes[count + row] = said.proposed[row], said.wanted[row]
-                strange[row], snap[row] = distance[row] > near.limit, snaps
-        binding = np.empty(3 * count, dtype=np.int8)
-        _bounds(sizes, strange, seen.largest, seen.cap_rule, limits, snap, binding)
-        multiplier, utility = sizes[:count].reshape((-1, 1)), np.empty((count, 1))
-        law = seen.probability, worth.outcome_r, seen.cost_r, seen.impact_r
-        _expected_utilities(multiplier, *law, worth.scale, utility)
-        for row in range(count):
-            judged[row, SIZE] = sizes[row]
-            judged[row, TIER] = _tier_below(sizes[row])
-            judged[row, RULE_TIER] = _tier_below(sizes[2 * count + row])
-            judged[row, BINDING], judged[row, FREE_BINDING] = binding[row], binding[count + row]
-            judged[row, OUTSIDE], judged[row, UTILITY] = strange[row], utility[row, 0]
-
-    return look, judge
+_fill_probability = compiled()(fill_probability)
 
 
-@numba.njit(nogil=True)
+@compiled(error_model="numpy")
+def _look(
+    rows: Floats,
+    market: Floats,
+    curve: Ints,
+    ranks: Plain,
+    answering: Plain,
+    of_worth: Plain,
+    filled: Plain,
+) -> None:
+    worth, seen = Worth(*of_worth), Seen(*filled)
+    limits, told = rows[:, ACCOUNTS:TOLD].copy(), rows.T.copy()
+    fill_caps(told, limits, seen.largest, seen.cap_rule)
+    fill_masks(seen.largest, limits, seen.mask)
+    close, stop, fields = told[CLOSE], told[STOP], np.empty((len(rows), len(SIGNAL_FIELDS)))
+    plan = told[SIDE], close, told[LEVEL], stop, told[TARGET], told[CONFIDENCE]
+    fill_fields(market, *plan, curve, Curves(*ranks), fields)
+    _fill_probability(fields, Answering(*answering), seen.probability)
+    # The entry price is not known yet: the close of the signal bar stands in for it.
+    distance = np.abs(close - stop)
+    fill_costs(close, distance, worth.fixed_bps, worth.impact_bps, seen.cost_r, seen.impact_r)
+    chance = np.empty(len(rows))
+    fill_win_chances(seen.probability, worth.outcome_r, seen.cost_r + seen.impact_r, chance)
+    fill_market_columns(fields, chance, told[WIN_RATE], seen.observation)
+    fill_session_left(told[ELAPSED], worth.session)
+    fill_account_columns(seen.observation, told, limits, seen.largest, told[ELAPSED])
+
+
+@compiled(error_model="numpy")
+def _judge(
+    rows: Floats,
+    market: Floats,
+    of_worth: Plain,
+    of_near: Plain,
+    of_seen: Plain,
+    of_said: Plain,
+    snaps: bool,
+    judged: Floats,
+) -> None:
+    worth, near, seen, said = Worth(*of_worth), Near(*of_near), Seen(*of_seen), Said(*of_said)
+    count = len(rows)
+    limits, distance = rows[:, ACCOUNTS:TOLD].copy(), np.empty(count)
+    fill_distances(market, near.mean, near.scale, near.precision, distance)
+    # Three proposals each: what is answered, what the model would do without limits, and the rule.
+    sizes, strange = np.full(3 * count, SIZES[STANDARD]), np.zeros(3 * count, dtype=np.bool_)
+    snap = np.ones(count, dtype=np.bool_)
+    for row in range(count):
+        fault = _first_fault(row, market, seen, said)
+        judged[row, FAULT] = fault
+        if fault == SOUND:
+            sizes[row], sizes[count + row] = said.proposed[row], said.wanted[row]
+            strange[row], snap[row] = distance[row] > near.limit, snaps
+    binding = np.empty(3 * count, dtype=np.int8)
+    fill_bounds(sizes, strange, seen.largest, seen.cap_rule, limits, snap, binding)
+    multiplier, utility = sizes[:count].reshape((-1, 1)), np.empty((count, 1))
+    law = seen.probability, worth.outcome_r, seen.cost_r, seen.impact_r
+    fill_expected_utilities(multiplier, *law, worth.scale, utility)
+    for row in range(count):
+        judged[row, SIZE] = sizes[row]
+        judged[row, TIER] = tier_below(sizes[row])
+        judged[row, RULE_TIER] = tier_below(sizes[2 * count + row])
+        judged[row, BINDING], judged[row, FREE_BINDING] = binding[row], binding[count + row]
+        judged[row, OUTSIDE], judged[row, UTILITY] = strange[row], utility[row, 0]
+
+
+@compiled()
 def _first_fault(row: int, market: Floats, seen: Seen, said: Said) -> int:
     """Which of FAULTS is the first that a row has."""
     if said.faults[row] == UNSERVED:
@@ -272,38 +258,3 @@ def _first_fault(row: int, market: Floats, seen: Seen, said: Said) -> int:
     if not (np.isfinite(said.proposed[row]) and np.isfinite(said.wanted[row])):
         return STRANGE_SIZE
     return NEGATIVE_SIZE if min(said.proposed[row], said.wanted[row]) < 0.0 else SOUND
-
-
-def _anew(kernel: Any) -> Any:
-    """`kernel` and all that it calls, to be compiled into what calls it.
-
-    What numba keeps of each it looks up by the file of that one alone: it would be used on though a limit or
-    a function of another file had changed.
-    """
-    function = getattr(kernel, "py_func", kernel)
-    named = {name: function.__globals__.get(name) for name in function.__code__.co_names}
-    called = {name: _anew(value) for name, value in named.items() if isinstance(value, Dispatcher)}
-    alone = FunctionType(function.__code__, function.__globals__ | called, function.__name__)
-    return numba.jit(**getattr(kernel, "targetoptions", {"nopython": True, "nogil": True}))(alone)
-
-
-def _sources(*packages: ModuleType) -> str:
-    """The SHA-256 (hex) of all modules of `packages`."""
-    digest = hashlib.sha256()
-    for package in packages:
-        for file in sorted(Path(str(package.__file__)).parent.glob("*.py")):
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-_account_columns, _masks, _caps, _bounds = map(
-    _anew, (fill_account_columns, fill_masks, fill_caps, fill_bounds)
-)
-_fields, _probability, _costs, _distances = map(
-    _anew, (fill_fields, fill_probability, fill_costs, fill_distances)
-)
-_market_columns, _session_left, _win_chances, _expected_utilities, _tier_below = map(
-    _anew,
-    (fill_market_columns, fill_session_left, fill_win_chances, fill_expected_utilities, tier_below),
-)
-_look, _judge = _compiled(_sources(features, signals, envs, policies))

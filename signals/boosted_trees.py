@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from market.compiled import compiled
 from market.errors import DataError
 
 FloatArray = npt.NDArray[np.float64]
@@ -175,7 +175,7 @@ def _check_trees(plain: Mapping[str, npt.NDArray[Any]], features: int) -> None:
             raise DataError(f"trees, {name}", plain[name], "give nodes that follow their parents")
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def tree_scores(
     x: FloatArray,
     baseline: FloatArray,

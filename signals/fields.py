@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Self
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from features.spec import FEATURE_NAMES, index
+from market.compiled import compiled
 from market.errors import DataError
 
 FloatArray = npt.NDArray[np.float64]
@@ -152,7 +152,7 @@ def signal_fields(
     return fields
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def fill_fields(
     features: FloatArray,
     side: FloatArray,
@@ -179,14 +179,14 @@ def fill_fields(
         fields[i, 5] = _within(planned - 2.0)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _ranks(atr_ratio: FloatArray, curve: IntArray, curves: Curves, ranks: FloatArray) -> None:
     """Fill in `ranks`; see `fill_fields`."""
     for i in range(len(ranks)):
         ranks[i] = _rank(atr_ratio[i], curve[i % len(curve)], curves)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _rank(value: float, curve: int, curves: Curves) -> float:
     """The share below `value` on one of the curves, straight between its quantiles; NaN stays NaN."""
     if np.isnan(value):
@@ -203,7 +203,7 @@ def _rank(value: float, curve: int, curves: Curves) -> float:
     return float(slope * (value - quantiles[low]) + shares[low])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _within(value: float) -> float:
     """`value` held within [-1, 1]; NaN stays NaN."""
     return 1.0 if value > 1.0 else -1.0 if value < -1.0 else value

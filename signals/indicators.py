@@ -6,14 +6,15 @@ features' warm-up. Every window is summed afresh, so that a bar's value never de
 or how far back the series starts.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from market.compiled import compiled
 
 FloatArray = npt.NDArray[np.float64]
 
 
-@numba.njit(cache=True)
+@compiled()
 def rolling_mean(values: FloatArray, window: int) -> FloatArray:
     """Mean of the last `window` values, float64[n]; NaN where fewer exist."""
     result = np.full(values.size, np.nan)
@@ -25,7 +26,7 @@ def rolling_mean(values: FloatArray, window: int) -> FloatArray:
     return result
 
 
-@numba.njit(cache=True)
+@compiled()
 def rolling_deviation(values: FloatArray, window: int) -> FloatArray:
     """Population standard deviation of the last `window` values, float64[n]; NaN where fewer exist."""
     result = np.full(values.size, np.nan)
@@ -38,7 +39,7 @@ def rolling_deviation(values: FloatArray, window: int) -> FloatArray:
     return result
 
 
-@numba.njit(cache=True)
+@compiled()
 def prior_highest(values: FloatArray, window: int) -> FloatArray:
     """Largest of the `window` values BEFORE each row (the row itself left out), float64[n]; NaN where fewer
     exist."""
@@ -51,7 +52,7 @@ def prior_highest(values: FloatArray, window: int) -> FloatArray:
     return result
 
 
-@numba.njit(cache=True)
+@compiled()
 def average_true_range(high: FloatArray, low: FloatArray, close: FloatArray, period: int) -> FloatArray:
     """Wilder's ATR in price units (Wilder 1978), seeded with the mean of true ranges 1..period; NaN before
     row `period`."""
@@ -70,7 +71,7 @@ def average_true_range(high: FloatArray, low: FloatArray, close: FloatArray, per
     return result
 
 
-@numba.njit(cache=True)
+@compiled()
 def relative_strength(close: FloatArray, period: int) -> FloatArray:
     """Wilder's RSI in [0, 100] (Wilder 1978), 50 on a flat market; NaN before row `period`."""
     result = np.full(close.size, np.nan)
@@ -89,7 +90,7 @@ def relative_strength(close: FloatArray, period: int) -> FloatArray:
     return result
 
 
-@numba.njit(cache=True)
+@compiled()
 def directional_index(high: FloatArray, low: FloatArray, close: FloatArray, period: int) -> FloatArray:
     """Wilder's ADX in [0, 100] (Wilder 1978; seeds as in TA-Lib: sums of period-1 bars); NaN before row 2 *
     period - 1."""

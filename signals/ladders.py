@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from market.compiled import compiled
 from market.errors import ConfigError
 from signals.excursions import TradeOutcome
 
@@ -139,7 +139,7 @@ def realised_r(ladder: Ladder, paths: Paths) -> FloatArray:
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _gross(
     levels: FloatArray,
     fractions: FloatArray,

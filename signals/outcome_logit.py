@@ -7,10 +7,10 @@ regularisation, s the shrinkage of the logits towards the base rates, N rows, T 
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from market.compiled import compiled
 from signals.fields import SIGNAL_FIELDS
 
 FloatArray = npt.NDArray[np.float64]
@@ -99,7 +99,7 @@ def shrunk(log_probability: FloatArray, base: FloatArray, shrink: float) -> Floa
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def normalise(logits: FloatArray, ends: IntArray) -> None:
     """Turn logits into log probabilities.
 
@@ -120,7 +120,7 @@ def normalise(logits: FloatArray, ends: IntArray) -> None:
             first = end
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def shrink_towards(log_probability: FloatArray, base: FloatArray, shrink: FloatArray) -> None:
     """Move what is given towards `base`, where it is not normalised any more."""
     for row in range(len(log_probability)):
@@ -129,7 +129,7 @@ def shrink_towards(log_probability: FloatArray, base: FloatArray, shrink: FloatA
             log_probability[row, column] = base[column] + moved
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def fill_logits(
     x: FloatArray,
     center: FloatArray,
@@ -154,7 +154,7 @@ def fill_logits(
                 logits[row, column] += own * coefficient[term, column]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _terms(
     x: FloatArray,
     center: FloatArray,

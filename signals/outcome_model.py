@@ -16,10 +16,10 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from market.compiled import compiled
 from market.errors import DataError
 from market.splits import purged_folds
 from signals.boosted_trees import NO_TREES, BoostedTrees, tree_scores
@@ -365,7 +365,7 @@ class OutcomeModel:
         return cls(**plain, **single, rounds=rounds, trees=tuple(trees))  # type: ignore[arg-type]  # the names were compared above
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def fill_joint(stages: FloatArray, wins: int, probability: FloatArray) -> None:
     """Fill in P(bin) out of the log probabilities of the STAGES; column `wins` is the first win."""
     for row in range(len(stages)):

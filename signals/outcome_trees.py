@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from market.compiled import compiled
 from market.errors import DataError
 from signals.boosted_trees import NO_TREES, BoostedTrees
 from signals.fields import SIGNAL_FIELDS
@@ -54,7 +54,7 @@ def logits(trees: BoostedTrees, x: FloatArray) -> FloatArray:
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def place_scores(scores: FloatArray, x: FloatArray, first: int, logits: FloatArray) -> None:
     """Fill in the columns of `logits` from `first` on with raw scores; a row of x with NaN gives NaN."""
     for row in range(len(scores)):

@@ -5,7 +5,6 @@ bar's close to the stop), for a trader too small to move the market beyond the s
 those of Lopez de Prado (2018, ch. 3).
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from features.pipeline import FeaturePipeline
 from features.spec import FEATURE_NAMES, WARMUP
 from market.bars import Bars
+from market.compiled import compiled
 from market.errors import DataError
 from signals.signal_frame import Signals
 from signals.trades import REASONS, STOP, TARGET, TIME, Dropped, Trades, pool, trade_fields, trade_ranks
@@ -68,7 +68,7 @@ class Costs(BaseModel):
         return 2.0 * (self.fee_bps + self.slippage_bps) + self.spread_bps, 2.0 * self.impact_bps
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def fill_costs(
     price: FloatArray,
     stop_distance: FloatArray,
@@ -83,7 +83,7 @@ def fill_costs(
         fixed[i], impact[i] = fixed_bps * leverage, impact_bps * leverage
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _settle(
     open_: FloatArray,
     high: FloatArray,

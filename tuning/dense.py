@@ -13,10 +13,10 @@ import numpy.typing as npt
 import scipy.linalg.cython_blas  # noqa: F401 (what compiled products call: loaded, so that threads can be limited)
 import torch
 
+from market.compiled import compiled
+
 Rows = npt.NDArray[np.float32]
 Layers = tuple[Rows, ...]
-
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 
 class Net(NamedTuple):
@@ -71,7 +71,7 @@ def buffers(rows: int, weights: Layers) -> Layers:
     return tuple(np.empty((rows, len(weight)), dtype=np.float32) for weight in weights)
 
 
-@compiled
+@compiled(error_model="numpy")
 def forward(inputs: Rows, weights: Layers, biases: Layers, outputs: Layers) -> None:
     """Fill each layer's output, ReLU in all but the last; `inputs`: float32[B, in]."""
     last = len(weights) - 1
@@ -84,7 +84,7 @@ def forward(inputs: Rows, weights: Layers, biases: Layers, outputs: Layers) -> N
                 output[i, j] = value if k == last or value > 0 else numba.float32(0.0)
 
 
-@compiled
+@compiled(error_model="numpy")
 def backward(inputs: Rows, outputs: Layers, slopes: Layers, net: Net) -> None:
     """Fill the gradient of `net` from the outputs of `forward` and the loss's slopes at the last one.
 
@@ -106,7 +106,7 @@ def backward(inputs: Rows, outputs: Layers, slopes: Layers, net: Net) -> None:
                         before[i, j] = 0
 
 
-@compiled
+@compiled(error_model="numpy")
 def squared_norm(net: Net) -> float:
     """Sum of the squares of the whole gradient."""
     total = 0.0
@@ -122,7 +122,7 @@ def squared_norm(net: Net) -> float:
     return total
 
 
-@compiled
+@compiled(error_model="numpy")
 def adam(net: Net, scale: float, rate: float, betas: tuple[float, float], epsilon: float, step: int) -> None:
     """Adam's `step`-th step, counted from 1, along the gradient times `scale`."""
     for k in range(len(net.weights)):
@@ -135,7 +135,7 @@ def adam(net: Net, scale: float, rate: float, betas: tuple[float, float], epsilo
         adam_row(net.biases[k], of_bias, mean_b, square_b, scale, rate, betas, epsilon, step)
 
 
-@compiled
+@compiled(error_model="numpy")
 def adam_row(
     values: Rows,
     slopes: Rows,

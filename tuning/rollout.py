@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import gymnasium as gym
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -35,6 +34,7 @@ from ray.rllib.utils.metrics import (
 )
 from ray.rllib.utils.spaces.space_utils import clip_action, unsquash_action
 
+from market.compiled import compiled
 from market.errors import ConfigError
 
 Array = npt.NDArray[Any]
@@ -366,7 +366,7 @@ def _refuse(config: Any) -> None:
             )
 
 
-@numba.njit(cache=True)
+@compiled()
 def _episodes(
     valid: Bools, over: Bools, rewards: Floats, seconds: Floats, so_far: Floats, count: int
 ) -> Floats:

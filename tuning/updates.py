@@ -10,7 +10,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from tuning.dense import Layers, Net, Rows, adam, adam_row, backward, compiled, forward, squared_norm
+from market.compiled import compiled
+from tuning.dense import Layers, Net, Rows, adam, adam_row, backward, forward, squared_norm
 
 Integers = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -75,7 +76,7 @@ class DQNBatch(NamedTuple):
     terminated: Bools  # [M]
 
 
-@compiled
+@compiled(error_model="numpy")
 def ppo_updates(
     batch: PPOBatch,
     order: Integers,
@@ -140,7 +141,7 @@ def ppo_updates(
     return figures
 
 
-@compiled
+@compiled(error_model="numpy")
 def dqn_updates(
     batch: DQNBatch,
     size: int,
@@ -205,12 +206,12 @@ def dqn_updates(
     return figures
 
 
-@compiled
+@compiled(error_model="numpy")
 def _clip_scale(norm: float, largest: float) -> float:
     return 1.0 if norm + NORM_SLACK <= largest else largest / (norm + NORM_SLACK)
 
 
-@compiled
+@compiled(error_model="numpy")
 def _surrogate(advantage: Any, ratio: Any, clip: float) -> Any:
     """The clipped objective of one step, and its slope in the log probability."""
     f = numba.float32
@@ -221,7 +222,7 @@ def _surrogate(advantage: Any, ratio: Any, clip: float) -> Any:
     return free, free  # a number that is not finite goes on, to be seen in the gradient
 
 
-@compiled
+@compiled(error_model="numpy")
 def _categorical(batch: PPOBatch, rows: Integers, logits: Rows, slopes: Rows, loss: PPOLoss) -> Any:
     """Policy loss, three places for the critic, entropy and KL divergence; and the slopes of the loss in the
     logits.
@@ -261,7 +262,7 @@ def _categorical(batch: PPOBatch, rows: Integers, logits: Rows, slopes: Rows, lo
     return -objectives / len(rows), 0.0, 0.0, 0.0, entropies / len(rows), divergences / len(rows)
 
 
-@compiled
+@compiled(error_model="numpy")
 def _log_softmax(logits: Rows, legal: Bools, log_p: Rows) -> None:
     """Log probabilities among the legal; the others are minus infinity."""
     f = numba.float32
@@ -278,7 +279,7 @@ def _log_softmax(logits: Rows, legal: Bools, log_p: Rows) -> None:
         log_p[j] = logits[j] - largest if legal[j] else f(-np.inf)
 
 
-@compiled
+@compiled(error_model="numpy")
 def _gaussian(
     batch: PPOBatch, rows: Integers, means: Rows, slopes: Rows, log_std: LogStd, loss: PPOLoss
 ) -> Any:
@@ -321,7 +322,7 @@ def _gaussian(
     return -objectives / len(rows), 0.0, 0.0, 0.0, entropy, divergences / len(rows)
 
 
-@compiled
+@compiled(error_model="numpy")
 def _value(
     batch: PPOBatch, rows: Integers, values: Rows, slopes: Rows, loss: PPOLoss, figures: Floats
 ) -> None:
