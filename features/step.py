@@ -13,7 +13,8 @@ constants) and that columns do not overlap (their sizes are constants, and every
 
 Definitions, sources and ranges are in `features.spec`. Seeds of the recursive features are TA-Lib's. Letters:
 t counts bars from 0, i the bars of a block; age 0 is the bar itself, age 1 the one before, so that in a
-channel bar i is at LONG + i, and its past at LONG + i - age.
+channel bar i is at LONG + i, and its past at LONG + i - age. Everything compiled is in this one file, because
+numba's cache goes by the time stamp of the file that holds `step`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ import math
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-
-from market.compiled import compiled
 
 FloatArray = NDArray[np.float64]
 TimeArray = NDArray[np.int64]
@@ -76,23 +75,23 @@ TURN = 2.0 * math.pi / 86_400.0
 MINUTE_SINES = np.array([math.sin(60 * minute * TURN) for minute in range(1440)])
 MINUTE_COSINES = np.array([math.cos(60 * minute * TURN) for minute in range(1440)])
 
-_inlined = njit(nogil=True, error_model="numpy", forceinline=True)
+_compiled = njit(nogil=True, error_model="numpy", forceinline=True)
 
 
-@_inlined
+@_compiled
 def _clip(value: float, low: float, high: float) -> float:
     if value < low:
         return low
     return high if value > high else value
 
 
-@_inlined
+@_compiled
 def _copy(column: FloatArray, values: FloatArray) -> None:
     for i in range(column.size):
         column[i] = values[i]
 
 
-@_inlined
+@_compiled
 def _log(above: float, below: float) -> float:
     """ln(above / below) of numbers that are `NEAR`, within two rounding errors: the series of 2 atanh of
     (above - below) / (above + below). It is vectorised, which `math.log` is not."""
@@ -104,7 +103,7 @@ def _log(above: float, below: float) -> float:
     return 2.0 * (ratio + ratio * series)
 
 
-@_inlined
+@_compiled
 def _higher(values: FloatArray, pairs: FloatArray, apart: int) -> None:
     """The higher of every value and the one `apart` later."""
     later = values[apart:]
@@ -112,7 +111,7 @@ def _higher(values: FloatArray, pairs: FloatArray, apart: int) -> None:
         pairs[i] = later[i] if later[i] > values[i] else values[i]
 
 
-@_inlined
+@_compiled
 def _lower(values: FloatArray, pairs: FloatArray, apart: int) -> None:
     """The lower of every value and the one `apart` later."""
     later = values[apart:]
@@ -152,7 +151,7 @@ def _first_fault(
     return -1
 
 
-@_inlined
+@_compiled
 def _fault(
     state: FloatArray,
     time: TimeArray,
@@ -179,7 +178,7 @@ def _fault(
     return _first_fault(last, time, open, high, low, close, volume)
 
 
-@_inlined
+@_compiled
 def _bars(
     state: FloatArray,
     history: FloatArray,
@@ -240,7 +239,7 @@ def _bars(
         minus[i] = down if (down > up) & (down > 0.0) else 0.0
 
 
-@_inlined
+@_compiled
 def _averages(
     state: FloatArray, history: FloatArray, columns: FloatArray, first: int, stop: int, young: bool
 ) -> None:
@@ -305,7 +304,7 @@ def _averages(
     state[FAST], state[SLOW], state[SIGNAL] = fast, slow, signal
 
 
-@_inlined
+@_compiled
 def _oscillators(state: FloatArray, history: FloatArray, columns: FloatArray, count: int) -> None:
     """Wilder's and Appel's features: ratios of the averages that `_averages` left in their columns."""
     ranged, close = columns[ATR_RATIO], history[CLOSE]
@@ -338,7 +337,7 @@ def _oscillators(state: FloatArray, history: FloatArray, columns: FloatArray, co
         loss[i] = (strength[LONG + i] - strength[LONG + i - 5]) * 0.5
 
 
-@_inlined
+@_compiled
 def _remember(state: FloatArray, side: int, level: float) -> None:
     """Put a confirmed swing before the last three of its side; a low is negated, so that higher means
     lower."""
@@ -358,7 +357,7 @@ def _remember(state: FloatArray, side: int, level: float) -> None:
         state[side + SHARE] = rose / (swings - 1)
 
 
-@_inlined
+@_compiled
 def _swings(state: FloatArray, history: FloatArray, columns: FloatArray, count: int) -> None:
     """Swing highs and lows: strictly beyond two bars on either side, known only at the second bar after."""
     highs, lows, closes = history[HIGH, LONG - 4 :], history[LOW, LONG - 4 :], history[CLOSE, LONG:]
@@ -389,7 +388,7 @@ def _swings(state: FloatArray, history: FloatArray, columns: FloatArray, count: 
         position[i] = _clip((closes[i] - bottom[i]) / height, -1.0, 2.0) if height > 0.0 else 0.5
 
 
-@_inlined
+@_compiled
 def _returns(history: FloatArray, columns: FloatArray, count: int) -> None:
     """Momentum in units of its own volatility, lagged returns, and the variance ratio of Lo and MacKinlay."""
     returns, fives = history[RETURN], history[FIVE]
@@ -427,7 +426,7 @@ def _returns(history: FloatArray, columns: FloatArray, count: int) -> None:
     _reversion(history, columns, count)
 
 
-@_inlined
+@_compiled
 def _reversion(history: FloatArray, columns: FloatArray, count: int) -> None:
     """1 - VR(5), from the sums of 100 returns (column FIRST) and of their squares (column SECOND)."""
     fives, eights, squares = history[FIVE], history[DRAFT_1], history[DRAFT_2]
@@ -475,7 +474,7 @@ def _reversion_about_mean(history: FloatArray, columns: FloatArray, count: int) 
             columns[MEAN_REVERSION, i] = _clip(ratio, LEAST_REVERSION, 1.0)
 
 
-@_inlined
+@_compiled
 def _prices(history: FloatArray, columns: FloatArray, count: int) -> None:
     """Bollinger's band, the place in the channel, choppiness and the efficiency ratio.
 
@@ -518,7 +517,7 @@ def _prices(history: FloatArray, columns: FloatArray, count: int) -> None:
         choppiness[i] = _clip(logarithm * (1.0 / LN_14), 0.0, 1.0)
 
 
-@_inlined
+@_compiled
 def _channels(history: FloatArray, columns: FloatArray, count: int) -> None:
     """The place in the range of 20 bars; highest and lowest of 14 are left in columns FIRST and SECOND."""
     end = LONG + count
@@ -540,7 +539,7 @@ def _channels(history: FloatArray, columns: FloatArray, count: int) -> None:
         place[i] = (close[LONG + i] - lowest) / (highest - lowest) if highest > lowest else 0.5
 
 
-@_inlined
+@_compiled
 def _volumes(history: FloatArray, columns: FloatArray, count: int) -> None:
     """Volume against its mean of 20 bars: short ratio, slope, deviation. Without volume: neutral values."""
     volumes = history[VOLUME]
@@ -565,7 +564,7 @@ def _volumes(history: FloatArray, columns: FloatArray, count: int) -> None:
         trend[i] = _clip(slope * (70.0 / 665.0) / total, -1.0, 1.0) if total > 0.0 else 0.0
 
 
-@_inlined
+@_compiled
 def _calendar(columns: FloatArray, time: TimeArray) -> None:
     """Time of day and day of week by whole seconds of the bar's timestamp in UTC; 1970 began on a
     Thursday."""
@@ -586,7 +585,7 @@ def _calendar(columns: FloatArray, time: TimeArray) -> None:
             sines[i], cosines[i] = math.sin(angle), math.cos(angle)
 
 
-@_inlined
+@_compiled
 def _write(rows: FloatArray, history: FloatArray, columns: FloatArray, first: int) -> None:
     """Write the bars of a block from `first` on as rows; lagged returns come right from their channel."""
     returns = history[RETURN]
@@ -599,7 +598,7 @@ def _write(rows: FloatArray, history: FloatArray, columns: FloatArray, first: in
             rows[i, feature] = columns[feature, first + i]
 
 
-@_inlined
+@_compiled
 def _tails(state: FloatArray, history: FloatArray, count: int, restore: bool) -> None:
     """Copy each channel's tail from the state to before the block (`restore`), or from its end to the
     state."""
@@ -613,7 +612,7 @@ def _tails(state: FloatArray, history: FloatArray, count: int, restore: bool) ->
         at += length
 
 
-@compiled(error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def step(
     state: FloatArray,
     time: TimeArray,

@@ -1,25 +1,25 @@
-"""Functions that numba compiles once, and keeps on disk until anything that they are made of changes.
+"""Functions that numba compiles once, and keeps on disk until a module that they are made of changes.
 
-numba builds constants and functions of other modules into what it compiles, but looks up what it has kept by
-the function's own file alone: it would go on with an old limit after another file has changed. Here what a
-function is made of belongs to what it is looked up by.
+numba builds constants, functions and field orders of other modules into what it compiles, but keeps it for as
+long as the function's own file stays as it is: it would go on with an old limit after another file has
+changed. Here the sources of all that the file imports are part of the name under which a function is kept.
 """
 
-import builtins
-import dis
-from collections.abc import Callable, Iterator
+import inspect
+import re
+import time
+from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
-from typing import Any, Final, Literal, TypeVar, cast
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, TypeVar, cast
 
 import numba
-import numpy as np
-from numba.core.caching import FunctionCache
-from numba.core.dispatcher import Dispatcher
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
-# Their content changes with their version alone, which numba looks at itself or is pinned with it.
-KNOWN: Final = ("builtins", "math", "numba", "numpy")
+ROOT: Final = Path(__file__).resolve().parents[1]
+BEGAN: Final = time.time()
+IMPORTED: Final = re.compile(r"^\s*(?:from|import)\s+([\w.]+)", re.MULTILINE)
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -32,69 +32,65 @@ def compiled(*, error_model: Literal["python", "numpy"] = "python") -> Callable[
 
     def of(function: Kernel) -> Kernel:
         kernel: Any = numba.njit(nogil=True, error_model=error_model)(function)
-        kernel._cache = _Kept(function)  # type: ignore[no-untyped-call]
+        sources = _sources(function)
+        # A file that changed meanwhile may not be the one that was imported: nothing is kept then.
+        if all(source.changed < BEGAN for source in sources):
+            kernel._cache = _Kept(function)  # type: ignore[no-untyped-call]
+            kernel._cache.error_model = error_model
         return cast(Kernel, kernel)
 
     return of
 
 
+class _Files(CompileResultCacheImpl):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._digest = sha256(b"".join(source.digest for source in _sources(function))).hexdigest()
+        super().__init__(function)  # type: ignore[no-untyped-call]
+
+    def get_filename_base(self, fullname: str, abiflags: str) -> str:
+        return f"{super().get_filename_base(fullname, abiflags)}-{self._digest[:16]}"  # type: ignore[no-untyped-call]
+
+
 class _Kept(FunctionCache):
+    _impl_class = _Files
+    error_model: str
+
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        return (*super()._index_key(sig, codegen), made_of(self._py_func))  # type: ignore[no-untyped-call]
+        return (*super()._index_key(sig, codegen), self.error_model)  # type: ignore[no-untyped-call]
+
+
+class Source(NamedTuple):
+    """A module as it was read."""
+
+    digest: bytes  # SHA-256
+    changed: float  # s since the epoch
+    imports: tuple[Path, ...]  # modules of this project
+
+
+def made_of(file: Path) -> dict[Path, Source]:
+    """A module and all of this project's that it imports, that they import, and so on.
+
+    Of a package from which a module is imported all modules count.
+    """
+    found: dict[Path, Source] = {}
+    waiting = [file]
+    while waiting:
+        if (module := waiting.pop()) not in found:
+            found[module] = _read(module)
+            waiting += found[module].imports
+    return found
+
+
+def _sources(function: Callable[..., Any]) -> list[Source]:
+    return [source for _, source in sorted(made_of(Path(inspect.getfile(function)).resolve()).items())]
 
 
 @cache
-def made_of(function: FunctionType) -> str:
-    """The SHA-256 (hex) of a function's instructions and of all that they name, other functions' likewise.
-
-    TypeError where a name stands for something of which a compiled function would keep an old copy unseen.
-    """
-    digest = sha256()
-    for part in _parts(function, {function}):
-        digest.update(repr(part).encode() + b"\n")
-    return digest.hexdigest()
-
-
-def _parts(function: FunctionType, seen: set[FunctionType]) -> Iterator[object]:
-    known = vars(builtins) | function.__globals__
-    for code in _codes(function.__code__):
-        yield code.co_code, code.co_names, code.co_varnames
-        yield [each for each in code.co_consts if not isinstance(each, CodeType)]
-        loads = {each.argval for each in dis.get_instructions(code) if each.opname == "LOAD_GLOBAL"}
-        for name in sorted(loads):
-            yield from _content(name, known[name], seen)
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        yield from _content(name, cell.cell_contents, seen)
-
-
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    """A function's own code, and that of the functions in it."""
-    yield code
-    for each in code.co_consts:
-        if isinstance(each, CodeType):
-            yield from _codes(each)
-
-
-def _content(name: str, value: Any, seen: set[FunctionType]) -> Iterator[object]:
-    match value:
-        case bool() | int() | float() | str() | np.generic():
-            yield name, value
-        case np.ndarray():
-            yield name, value.dtype.str, value.shape, value.tobytes()
-        case tuple():
-            yield name, type(value).__qualname__
-            for place, each in enumerate(value):
-                yield from _content(f"{name}[{place}]", each, seen)
-        case Dispatcher():
-            yield name, sorted(value.targetoptions.items())
-            if value.py_func not in seen:
-                seen.add(value.py_func)
-                yield from _parts(value.py_func, seen)
-        case type() if hasattr(value, "_fields"):
-            yield name, value.__qualname__, value._fields
-        case (
-            ModuleType(__name__=module) | type(__module__=module) | BuiltinFunctionType(__module__=module)
-        ) if module.partition(".")[0] in KNOWN:
-            yield name, module, value.__name__
-        case _:
-            raise TypeError(f"{name}: a compiled function would keep an old copy of {value!r} unseen")
+def _read(module: Path) -> Source:
+    text = module.read_bytes()
+    imports: list[Path] = []
+    for name in IMPORTED.findall(text.decode()):
+        place = ROOT.joinpath(*name.split("."))
+        imports += place.glob("*.py") if place.is_dir() else [place.with_suffix(".py")]
+    ours = tuple(each for each in imports if each.exists())
+    return Source(sha256(text).digest(), module.stat().st_mtime, ours)

@@ -170,9 +170,6 @@ def judge(known: Known, rows: Floats, market: Floats, seen: Seen, said: Said, sn
     return judged
 
 
-_fill_probability = compiled()(fill_probability)
-
-
 @compiled(error_model="numpy")
 def _look(
     rows: Floats,
@@ -190,7 +187,7 @@ def _look(
     close, stop, fields = told[CLOSE], told[STOP], np.empty((len(rows), len(SIGNAL_FIELDS)))
     plan = told[SIDE], close, told[LEVEL], stop, told[TARGET], told[CONFIDENCE]
     fill_fields(market, *plan, curve, Curves(*ranks), fields)
-    _fill_probability(fields, Answering(*answering), seen.probability)
+    fill_probability(fields, Answering(*answering), seen.probability)
     # The entry price is not known yet: the close of the signal bar stands in for it.
     distance = np.abs(close - stop)
     fill_costs(close, distance, worth.fixed_bps, worth.impact_bps, seen.cost_r, seen.impact_r)

@@ -87,11 +87,9 @@ NOTHING_LEARNED = Answering(
 )
 
 
+@compiled()
 def fill_probability(x: FloatArray, model: Answering, probability: FloatArray) -> None:
-    """Fill in P(bin) of x float64[N, 6], which lie in memory row by row.
-
-    Plain Python around compiled loops, all of which can be compiled as one.
-    """
+    """Fill in P(bin) of x float64[N, 6], which lie in memory row by row."""
     logits, ends = np.empty((len(x), len(model.base))), model.ends
     scaling = model.center, model.scale, model.term_center, model.term_scale
     fill_logits(x, *scaling, model.coefficient, model.intercept, logits)
