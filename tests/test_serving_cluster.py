@@ -105,6 +105,9 @@ def test_environment_switches_on_haproxy_and_throughput_and_leaves_no_default_pl
     assert given["RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S"] == "1"
     assert "RAY_ADDRESS" not in given
     assert given["PATH"] == "/bin"
+    assert given["RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"].startswith("hash src_port\n")
+    own = {"RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "leastconn"}
+    assert own.items() <= environment(own, home, tmp_path, 8100).items()
     # Ray's own places for these files are the same for every cluster and every user of a machine.
     shared = [name for name, value in vars(constants).items() if str(value).startswith("/tmp/haproxy-serve")]
     assert len(shared) >= 5
