@@ -13,7 +13,7 @@ from ray import serve
 
 from features.kernel import warm
 from serving.answers import FeaturesAnswer, FeaturesHealth, StreamAnswer
-from serving.application import application
+from serving.application import application, endpoints_first
 from serving.feature_desk import FeatureDesk
 from serving.ray_telemetry import RayTelemetry
 from serving.refusals import (
@@ -94,7 +94,7 @@ def feature_api(desk: FeatureDesk) -> FastAPI:
     async def healthz() -> JSONResponse:
         return JSONResponse(desk.health())
 
-    return api
+    return endpoints_first(api)
 
 
 @serve.ingress()

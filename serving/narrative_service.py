@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from ray import serve
 
 from serving.answers import NarrativeAnswer, NarrativesHealth
-from serving.application import application
+from serving.application import application, endpoints_first
 from serving.narrative_desk import NarrativeDesk
 from serving.narrative_events import HEADERS, MEDIA_TYPE, events
 from serving.ray_telemetry import RayTelemetry
@@ -48,7 +48,7 @@ def narrative_api(desk: NarrativeDesk) -> FastAPI:
     async def healthz() -> JSONResponse:
         return JSONResponse(desk.health())
 
-    return api
+    return endpoints_first(api)
 
 
 @serve.ingress()

@@ -25,7 +25,7 @@ from serving.answers import (
     SizingAnswer,
     SizingHealth,
 )
-from serving.application import application
+from serving.application import application, endpoints_first
 from serving.direct import Direct
 from serving.ray_telemetry import RayTelemetry
 from serving.refusals import DOCUMENTED_OF_A_DECISION, DOCUMENTED_OF_HEALTH, DOCUMENTED_OF_SIZES
@@ -120,7 +120,7 @@ def sizing_api(desk: SizingDesk) -> FastAPI:
     async def healthz() -> JSONResponse:
         return JSONResponse(desk.health())
 
-    return api
+    return endpoints_first(api)
 
 
 def _json(answer: dict[str, Any]) -> Response:

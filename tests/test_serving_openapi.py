@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 import schemathesis
 from fastapi import FastAPI
+from ray.serve._private.thirdparty.get_asgi_route_name import get_asgi_route_name
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 
@@ -19,6 +20,7 @@ from mlops.versions import Lineage, ModelVersion
 from serving.answers import LineageAnswer, ModelAnswer
 from serving.feature_desk import FeatureDesk
 from serving.feature_service import feature_api
+from serving.json_route import JsonRoute
 from serving.narrative_desk import NarrativeDesk
 from serving.narrative_service import narrative_api
 from serving.schemas import SIZING_EXAMPLE
@@ -52,6 +54,15 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             yield path, method, operation
+
+
+def test_endpoints_stand_before_the_documents_and_name_their_requests(api: FastAPI) -> None:
+    ours = [isinstance(route, JsonRoute) for route in api.routes]
+    assert ours == sorted(ours, reverse=True)
+    assert (ours[0], ours[-1]) == (True, False)
+    for path in ("/healthz", "/openapi.json"):
+        scope = {"type": "http", "method": "GET", "path": f"/s{path}", "root_path": "/s", "headers": []}
+        assert get_asgi_route_name(api, scope) == f"/s{path}"
 
 
 def test_every_field_parameter_and_endpoint_says_what_it_is(api: FastAPI) -> None:
