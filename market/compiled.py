@@ -81,8 +81,13 @@ def made_of(file: Path) -> dict[Path, Source]:
     return found
 
 
-def _sources(function: Callable[..., Any]) -> list[Source]:
-    return [source for _, source in sorted(made_of(Path(inspect.getfile(function)).resolve()).items())]
+def _sources(function: Callable[..., Any]) -> tuple[Source, ...]:
+    return _sources_of(inspect.getfile(function))
+
+
+@cache  # for all functions of the file
+def _sources_of(file: str) -> tuple[Source, ...]:
+    return tuple(source for _, source in sorted(made_of(Path(file).resolve()).items()))
 
 
 @cache
